@@ -1,0 +1,55 @@
+# Everything runs in .venv, which is made on first use. PYTHON and ARGS may be given:
+#   make run ARGS="--listen 127.0.0.1:6000"
+#   make test ARGS="-k fencing" ETCD=/usr/bin/etcd
+PYTHON ?= python3
+ARGS ?=
+ETCD ?=
+
+BIN := .venv/bin
+PIP := $(BIN)/pip --disable-pip-version-check install --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check fmt proto clean
+
+help: ## List what can be made
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+run: .venv/run.stamp ## Serve with an embedded etcd; ARGS="..." are the flags of `operation-service serve`
+	@exec $(BIN)/operation-service serve $(ARGS)
+
+test: .venv/dev.stamp ## Run all tests against a real etcd; ARGS="..." go to pytest, ETCD=... names the binary
+	$(if $(ETCD),TEST_ETCD_BINARY=$(ETCD)) $(BIN)/pytest $(ARGS)
+
+check: .venv/dev.stamp ## Look only: format, lint, types, architecture, protos, generated code, Dockerfile
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python tools/protos.py check
+	$(BIN)/hadolint Dockerfile
+
+fmt: .venv/dev.stamp ## Change: format the code and the protos, apply the safe fixes
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/buf format --write proto
+	$(BIN)/buf format --write examples
+
+proto: .venv/dev.stamp ## Change: generate src/n0stack and the descriptor sets from the protos
+	$(BIN)/python tools/protos.py generate
+
+clean: ## Remove everything that was made
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; name one: make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+
+.venv/run.stamp: pyproject.toml | .venv/bin/python
+	@echo "setting up .venv (once)"
+	$(PIP) --editable '.[etcd,grpcurl]'
+	@touch $@
+
+.venv/dev.stamp: pyproject.toml | .venv/bin/python
+	@echo "setting up .venv for development (once)"
+	$(PIP) --editable '.[etcd,grpcurl,dev]'
+	@touch $@ .venv/run.stamp
