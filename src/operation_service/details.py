@@ -1,0 +1,58 @@
+"""An operation's request and logs: keys of their own, written once, never changed, gone with the operation.
+
+So what was read of them once holds for as long as the operation does, and a read by their exact keys costs the same
+however many logs there are (rule 10).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from etcd3 import etcdrpc
+
+from operation_service import etcd_ops
+from operation_service.codec import decode_log
+from operation_service.keys import KeyRange, Keys
+from operation_service.model import Log, Record, Resource
+
+LOGS_SHOWN = 100
+"""Rule 10: how many of the newest logs an Operation carries."""
+
+
+@dataclass(frozen=True, slots=True)
+class Details:
+    """A request (a serialized google.protobuf.Any; None: there is none) and the newest logs, oldest first."""
+
+    request: bytes | None = None
+    logs: tuple[Log, ...] = ()
+
+
+def ask(keys: Keys, resource: Resource, record: Record, revision: int = 0) -> list[etcd_ops.Op]:
+    """Return the reads, 0 to 2 of them, that bring an operation's details; at a revision, or (0) as they are now."""
+    ops = []
+    if record.request_digest:
+        ops.append(etcd_ops.get(keys.request(resource, record.operation_id), revision=revision))
+    if record.log_count:
+        newest = log_range(keys, resource, record.operation_id, record.log_count - LOGS_SHOWN + 1, record.log_count)
+        ops.append(etcd_ops.get_range(newest, revision=revision))
+    return ops
+
+
+def take(record: Record, responses: Iterator[etcdrpc.ResponseOp]) -> Details:
+    """Take the answers to `ask` for the same record.
+
+    Raises:
+        CorruptRecordError: A log cannot be read.
+    """
+    request = None
+    if record.request_digest:
+        request = next((kv.value for kv in next(responses).response_range.kvs), None)
+    logs: tuple[Log, ...] = ()
+    if record.log_count:
+        logs = tuple(decode_log(kv.key, kv.value) for kv in next(responses).response_range.kvs)
+    return Details(request, logs)
+
+
+def log_range(keys: Keys, resource: Resource, operation_id: str, first: int, last: int) -> KeyRange:
+    """Return the keys of the logs number `first` (at least 1) to `last`."""
+    start = keys.log(resource, operation_id, max(1, first))
+    return KeyRange(start, keys.log(resource, operation_id, last + 1))

@@ -1,0 +1,304 @@
+"""Everything that can go wrong with a call, with the facts as attributes.
+
+    OperationError
+    ├── InvalidRequestError            the request itself is wrong
+    ├── NotFoundError                  there is no such operation
+    ├── RefusedError                   the rules say no
+    │   ├── LockedError
+    │   ├── TokenMismatchError
+    │   ├── NotLockedError
+    │   ├── CancelDisabledError
+    │   ├── OperationCancelledError
+    │   ├── OperationOverError
+    │   ├── AlreadyExistsError
+    │   └── FencingTokenMismatchError
+    ├── ContentionError                others were faster, again and again
+    ├── StoreError                     etcd cannot do it
+    │   ├── StoreUnavailableError
+    │   ├── StoreOutOfSpaceError
+    │   ├── RevisionCompactedError
+    │   ├── RevisionInFutureError
+    │   └── CorruptRecordError
+    ├── PageTokenExpiredError          the moment of a listing is not kept any more
+    └── WatchEndedError                a watch cannot go on
+        ├── WatcherTooSlowError
+        └── WatchInterruptedError
+
+`status.py` says, in one table, which gRPC code and reason each has.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from operation_service.model import Lock, Log, Resource, State
+
+_LAST_LOG_MAX_BYTES = 1024
+"""Trailers have to stay below the 8 KiB that gRPC peers accept; a log message may be 4 KiB."""
+
+
+def rfc3339(moment: datetime) -> str:
+    """Write a UTC time as people and protobuf's JSON write it."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+class OperationError(Exception):
+    """A call that did not do what was asked.
+
+    Attributes:
+        metadata: The facts, for google.rpc.ErrorInfo.
+        retry_after: After how long trying again makes sense. None: waiting does not help.
+    """
+
+    def __init__(
+        self, message: str, *, metadata: dict[str, str] | None = None, retry_after: timedelta | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.metadata = metadata or {}
+        self.retry_after = retry_after
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """What is wrong with one field of a request."""
+
+    field: str
+    description: str
+
+
+class InvalidRequestError(OperationError):
+    """The request breaks a limit of CONTRACT section 4. Carries every violation at once."""
+
+    def __init__(self, violations: Sequence[Violation]) -> None:
+        super().__init__("; ".join(f"{v.field}: {v.description}" if v.field else v.description for v in violations))
+        self.violations = tuple(violations)
+
+
+class NotFoundError(OperationError):
+    """The resource has no operation."""
+
+    def __init__(self, resource: Resource) -> None:
+        super().__init__(
+            f"there is no operation for {resource}: it never had one, or the last one is over for too long"
+        )
+
+
+class RefusedError(OperationError):
+    """The rules of CONTRACT section 4 say no; nothing was changed."""
+
+
+def _lock_facts(lock: Lock) -> dict[str, str]:
+    return {
+        "holder": lock.holder,
+        "locked_since": rfc3339(lock.locked_since),
+        "locked_until": rfc3339(lock.locked_until),
+    }
+
+
+def _shortened(message: str) -> str:
+    data = message.encode()
+    if len(data) <= _LAST_LOG_MAX_BYTES:
+        return message
+    return data[: _LAST_LOG_MAX_BYTES - 3].decode(errors="ignore") + "…"
+
+
+class LockedError(RefusedError):
+    """Rule 3: another peer holds the resource."""
+
+    def __init__(self, resource: Resource, lock: Lock, last_log: Log | None, remaining: timedelta) -> None:
+        super().__init__(
+            f"{resource} is locked by {lock.holder} since {rfc3339(lock.locked_since)} until "
+            f"{rfc3339(lock.locked_until)}: wait for the end of that lock, or watch for it",
+            metadata=_lock_facts(lock) | {"last_log": _shortened(last_log.message) if last_log else ""},
+            retry_after=remaining,
+        )
+
+
+class TokenMismatchError(RefusedError):
+    """Rule 7: the resource is locked with another token."""
+
+    def __init__(self, resource: Resource, lock: Lock) -> None:
+        super().__init__(
+            f"proposing_peer_token is not the one that {resource} is locked with; {lock.holder} holds it until "
+            f"{rfc3339(lock.locked_until)}, and only the holder may do this",
+            metadata=_lock_facts(lock),
+        )
+
+
+class NotLockedError(RefusedError):
+    """Rule 8: the call needs the lock, and the resource is not locked."""
+
+    def __init__(self, resource: Resource, state: State) -> None:
+        super().__init__(
+            f"{resource} is not locked (its operation is {state}): propose the operation before working on it",
+            metadata={"state": state},
+        )
+
+
+class CancelDisabledError(RefusedError):
+    """Rule 9: the holder has disabled cancelling."""
+
+    def __init__(self, resource: Resource, lock: Lock, remaining: timedelta) -> None:
+        super().__init__(
+            f"cancelling the operation on {resource} is disabled until {rfc3339(lock.locked_until)} "
+            f"(held by {lock.holder}): wait for it to complete, or for its lock to run out",
+            metadata=_lock_facts(lock),
+            retry_after=remaining,
+        )
+
+
+class OperationCancelledError(RefusedError):
+    """Rule 9: the caller's own operation was cancelled while it held the lock."""
+
+    def __init__(self, resource: Resource) -> None:
+        super().__init__(
+            f"the operation that this proposing_peer_token held on {resource} was cancelled: stop working on it; "
+            "it may propose again once the time of the cancelled lock has passed"
+        )
+
+
+class OperationOverError(RefusedError):
+    """Rule 9: there is nothing left to cancel."""
+
+    def __init__(self, resource: Resource, state: State) -> None:
+        super().__init__(
+            f"the operation on {resource} is over already ({state}): there is nothing to cancel",
+            metadata={"state": state},
+        )
+
+
+class AlreadyExistsError(RefusedError):
+    """Rule 6: another operation is not over."""
+
+    def __init__(self, resource: Resource, state: State) -> None:
+        super().__init__(
+            f"{resource} has an operation that is not over ({state}): complete, cancel or take over that one first",
+            metadata={"state": state},
+        )
+
+
+class FencingTokenMismatchError(RefusedError):
+    """Rule 11: the resource is not locked with the fencing token that the caller sent."""
+
+    def __init__(self, resource: Resource, sent: int, current: int) -> None:
+        now = f"it is locked with {current}" if current else "it is not locked"
+        super().__init__(
+            f"{resource} is not locked with the n0stack-fencing-token {sent} that came with the call ({now}): "
+            "the lock was lost, stop working on the resource",
+            metadata={"fencing_token": str(current)},
+        )
+
+
+class ContentionError(OperationError):
+    """Other calls changed the resource between this one's read and its write, again and again."""
+
+    def __init__(self, resource: Resource, attempts: int) -> None:
+        super().__init__(
+            f"{resource} was changed by others {attempts} times while this call tried: nothing was changed, try again",
+            retry_after=timedelta(milliseconds=100),
+        )
+
+
+class StoreError(OperationError):
+    """etcd cannot do what is needed."""
+
+
+class StoreUnavailableError(StoreError):
+    """etcd cannot be reached in time, or has no leader.
+
+    Attributes:
+        is_outcome_unknown: Whether a change was under way that may have been made all the same.
+    """
+
+    def __init__(self, why: str, *, is_outcome_unknown: bool = False) -> None:
+        outcome = (
+            "the change may or may not have been made; send the same call again with the same token"
+            if is_outcome_unknown
+            else "nothing was changed; send the same call again"
+        )
+        super().__init__(
+            f"etcd is not available ({why}): {outcome}",
+            metadata={"outcome": "unknown" if is_outcome_unknown else "unchanged"},
+            retry_after=timedelta(seconds=1),
+        )
+        self.why = why
+        self.is_outcome_unknown = is_outcome_unknown
+
+
+class StoreOutOfSpaceError(StoreError):
+    """etcd's disk quota is used up (its NOSPACE alarm): it reads, but does not write."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "etcd has used up its disk quota and takes no changes: nothing was changed; its operator has to compact, "
+            "defragment and disarm the NOSPACE alarm"
+        )
+
+
+class RevisionCompactedError(StoreError):
+    """etcd does not keep the history that far back."""
+
+    def __init__(self, compact_revision: int) -> None:
+        super().__init__(
+            f"start_revision lies before revision {compact_revision}, and etcd has compacted that history away: "
+            "watch again with start_revision 0",
+            metadata={"compact_revision": str(compact_revision)},
+        )
+        self.compact_revision = compact_revision
+
+
+class RevisionInFutureError(StoreError):
+    """The caller asks for a history that is yet to come."""
+
+    def __init__(self, current_revision: int) -> None:
+        super().__init__(
+            f"start_revision lies in the future; the current revision is {current_revision}, "
+            f"so the greatest start_revision is {current_revision + 1}",
+            metadata={"current_revision": str(current_revision)},
+        )
+
+
+class CorruptRecordError(StoreError):
+    """A key of ours holds what this version of the service cannot read."""
+
+    def __init__(self, key: str, why: str) -> None:
+        super().__init__(
+            f"the key {key} in etcd cannot be read ({why}): it was changed by hand or by another version of the "
+            "service; restore or delete it with etcdctl",
+            metadata={"key": key},
+        )
+
+
+class PageTokenExpiredError(OperationError):
+    """The moment that a page token stands for is not kept any more."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "page_token: the moment that this listing shows is not kept any more: list again without a page_token"
+        )
+
+
+class WatchEndedError(OperationError):
+    """A watch cannot go on; `resume_revision` is the start_revision to go on with."""
+
+    def __init__(self, message: str, resume_revision: int) -> None:
+        super().__init__(
+            f"{message}; watch again with start_revision {resume_revision}",
+            metadata={"resume_revision": str(resume_revision)},
+            retry_after=timedelta(seconds=1),
+        )
+
+
+class WatcherTooSlowError(WatchEndedError):
+    """The caller read its watch too slowly and was left behind."""
+
+    def __init__(self, resume_revision: int) -> None:
+        super().__init__("this watch was read too slowly and was left behind", resume_revision)
+
+
+class WatchInterruptedError(WatchEndedError):
+    """The service cannot serve the watch any longer."""
+
+    def __init__(self, why: str, resume_revision: int) -> None:
+        super().__init__(f"this watch was interrupted ({why})", resume_revision)

@@ -1,0 +1,221 @@
+"""The few calls of etcd that this service needs: deadlines, failover between the members, errors translated here.
+
+For every call the three questions of a distributed program are answered in one place:
+
+- If the answer never comes: each attempt ends after `_ATTEMPT_SECONDS` at the latest, and is made again at another
+  member as long as the deadline allows, but only where repeating is harmless.
+- If another replica did it in between: no call here changes anything unguarded, except granting and revoking leases
+  of our own.
+- If this process was asleep for a minute: the attempt's time has passed, the error says so, and whoever called
+  decides again on what it reads then.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar, cast
+from urllib.parse import urlsplit
+
+import grpc
+from etcd3 import etcdrpc
+
+from operation_service.clock import Deadline
+from operation_service.errors import OperationError, StoreOutOfSpaceError, StoreUnavailableError
+
+_log = logging.getLogger(__name__)
+
+HAS_LEADER = (("hasleader", "true"),)
+"""Makes a member that has lost the quorum say so, instead of answering nothing (ETCD_FACTS, Python clients)."""
+
+_ATTEMPT_SECONDS = 2.0
+"""After this a silent member is left for the next one; an election takes about as long."""
+_PAUSE_SECONDS = 0.1
+_GIVE_UP_AFTER_SECONDS = 5.0
+"""Once etcd has been out of reach for this long, a call tries once and fails at once, so that calls do not pile up."""
+
+_CHANNEL_OPTIONS = (
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    # Notices a member that holds its connections and says nothing; etcd refuses pings more often than every 5 s.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 2_000),
+    ("grpc.http2.ping_timeout_ms", 2_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+)
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+
+
+class LeaseGoneError(Exception):
+    """A lease that a change wanted to use has ended; nothing of the change was made."""
+
+
+class RevisionGoneError(Exception):
+    """The revision to read at is not there: compacted away, or never reached."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A lease as granted: its id, and its time in seconds, which may be more than was asked for."""
+
+    id: int
+    ttl_seconds: int
+
+
+class _Call(Protocol):
+    def __call__(self, request: Any, *, timeout: float, metadata: Any) -> Awaitable[Any]: ...  # noqa: ANN401
+
+
+class _Member:
+    """One etcd member, on a channel of its own."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self.address = parts.netloc
+        self.channel = (
+            grpc.aio.secure_channel(self.address, grpc.ssl_channel_credentials(), options=_CHANNEL_OPTIONS)
+            if parts.scheme == "https"
+            else grpc.aio.insecure_channel(self.address, options=_CHANNEL_OPTIONS)
+        )
+        kv = cast("Any", etcdrpc).KVStub(self.channel)
+        lease = cast("Any", etcdrpc).LeaseStub(self.channel)
+        self.range: _Call = kv.Range
+        self.txn: _Call = kv.Txn
+        self.grant: _Call = lease.LeaseGrant
+        self.revoke: _Call = lease.LeaseRevoke
+
+
+class EtcdClient:
+    """A client of one etcd cluster.
+
+    Args:
+        endpoints: URLs of members, "http://host:port" or "https://host:port".
+    """
+
+    def __init__(self, endpoints: Sequence[str]) -> None:
+        self._members = [_Member(url) for url in endpoints]
+        self._current = 0
+        self._unreachable_since: float | None = None
+
+    @property
+    def channel(self) -> grpc.aio.Channel:
+        """The channel to the member in use, for a stream."""
+        return self._members[self._current].channel
+
+    def leave(self, channel: grpc.aio.Channel) -> None:
+        """Use another member than the one behind a channel that has failed, if it is still the one in use."""
+        if self._members[self._current].channel is channel:
+            self._current = (self._current + 1) % len(self._members)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        for member in self._members:
+            await member.channel.close()
+
+    async def range(self, request: etcdrpc.RangeRequest, deadline: Deadline) -> etcdrpc.RangeResponse:
+        """Read keys.
+
+        Raises:
+            StoreUnavailableError: etcd could not be reached before the deadline.
+            RevisionGoneError: The revision asked for is compacted, or lies in the future.
+        """
+        return await self._call(lambda member: member.range, request, etcdrpc.RangeResponse, deadline)
+
+    async def read(self, request: etcdrpc.TxnRequest, deadline: Deadline) -> etcdrpc.TxnResponse:
+        """Carry out a transaction that only reads. Raises like `range`."""
+        return await self._call(lambda member: member.txn, request, etcdrpc.TxnResponse, deadline)
+
+    async def write(self, request: etcdrpc.TxnRequest, deadline: Deadline) -> etcdrpc.TxnResponse:
+        """Carry out a transaction that may change something, once: an unclear outcome is for the caller to read back.
+
+        Raises:
+            StoreUnavailableError: etcd could not be reached; `is_outcome_unknown` says whether it may have been made.
+            StoreOutOfSpaceError: etcd takes no changes.
+            LeaseGoneError: A lease in it has ended; nothing was changed.
+        """
+        return await self._call(lambda member: member.txn, request, etcdrpc.TxnResponse, deadline, is_repeatable=False)
+
+    async def grant(self, ttl_seconds: int, deadline: Deadline) -> Lease:
+        """Grant a lease. One whose answer was lost holds no key, and ends by itself.
+
+        Raises:
+            StoreUnavailableError: etcd could not be reached before the deadline.
+            StoreOutOfSpaceError: etcd takes no changes.
+        """
+        request = etcdrpc.LeaseGrantRequest(TTL=ttl_seconds)
+        response = await self._call(lambda member: member.grant, request, etcdrpc.LeaseGrantResponse, deadline)
+        return Lease(response.ID, response.TTL)
+
+    async def revoke(self, lease_id: int, deadline: Deadline) -> None:
+        """End a lease, and delete the keys on it. One that has ended already is fine.
+
+        Raises:
+            StoreUnavailableError: etcd could not be reached before the deadline.
+        """
+        request = etcdrpc.LeaseRevokeRequest(ID=lease_id)
+        try:
+            await self._call(lambda member: member.revoke, request, etcdrpc.LeaseRevokeResponse, deadline)
+        except LeaseGoneError:
+            return
+
+    async def _call(
+        self,
+        rpc: Callable[[_Member], _Call],
+        request: object,
+        _answer: type[Response],
+        deadline: Deadline,
+        *,
+        is_repeatable: bool = True,
+    ) -> Response:
+        while True:
+            member = self._members[self._current]
+            timeout = min(deadline.remaining(), _ATTEMPT_SECONDS)
+            if timeout <= 0:
+                raise StoreUnavailableError("no answer in time")
+            try:
+                response = await rpc(member)(request, timeout=timeout, metadata=HAS_LEADER)
+            except grpc.aio.AioRpcError as error:
+                failure = translate(error)
+                if not isinstance(failure, StoreUnavailableError):
+                    raise failure from error
+                self.leave(member.channel)
+                if failure.is_outcome_unknown and not is_repeatable:
+                    raise failure from error
+                if self._is_given_up() or deadline.remaining() <= _PAUSE_SECONDS:
+                    raise StoreUnavailableError(failure.why) from error
+                await asyncio.sleep(_PAUSE_SECONDS)
+            else:
+                self._unreachable_since = None
+                return cast("Response", response)
+
+    def _is_given_up(self) -> bool:
+        now = asyncio.get_running_loop().time()
+        if self._unreachable_since is None:
+            self._unreachable_since = now
+        return now - self._unreachable_since > _GIVE_UP_AFTER_SECONDS
+
+
+def translate(error: grpc.aio.AioRpcError) -> OperationError | LeaseGoneError | RevisionGoneError:
+    """Translate what etcd, or the way to it, says went wrong.
+
+    etcd's own errors are told apart by their texts (its api/v3/v3rpc/rpctypes/error.go): one code stands for several.
+    """
+    code, details = error.code(), error.details() or ""
+    if "requested lease not found" in details:
+        return LeaseGoneError()
+    if "database space exceeded" in details:
+        return StoreOutOfSpaceError()
+    if "revision has been compacted" in details or "is a future revision" in details:
+        return RevisionGoneError()
+    if code in {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.INVALID_ARGUMENT}:
+        _log.error("etcd refuses a call of the service: %s: %s", code.name, details)
+        return StoreUnavailableError("etcd refuses the service's call")
+    was_not_carried_out = "failed to connect" in details or "no leader" in details
+    why = "it did not answer in time" if code is grpc.StatusCode.DEADLINE_EXCEEDED else "it cannot be reached"
+    if "no leader" in details:
+        why = "it has no leader"
+    return StoreUnavailableError(why, is_outcome_unknown=not was_not_carried_out)

@@ -1,0 +1,102 @@
+"""A watch of etcd that goes on by itself when the connection breaks, with no gap and no duplicate."""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, cast
+
+import grpc
+from etcd3 import etcdrpc
+from etcd3.etcdrpc.kv_pb2 import Event as EtcdEvent
+
+from operation_service.errors import RevisionCompactedError, StoreUnavailableError
+from operation_service.etcd_client import HAS_LEADER, EtcdClient
+from operation_service.keys import KeyRange
+
+_log = logging.getLogger(__name__)
+
+_PAUSE_SECONDS = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """All that one revision changed within the range."""
+
+    revision: int
+    events: tuple[EtcdEvent, ...]
+
+
+class EtcdWatch:
+    """Watches a range of keys.
+
+    Args:
+        etcd: The client.
+        keys: What to watch.
+        start_revision: From where on.
+        patience_seconds: After how long without etcd to give up. None: never.
+    """
+
+    def __init__(
+        self, etcd: EtcdClient, keys: KeyRange, start_revision: int, patience_seconds: float | None = None
+    ) -> None:
+        self._etcd = etcd
+        self._keys = keys
+        self._patience_seconds = patience_seconds
+        self._next_revision = start_revision
+        self._broken_since: float | None = asyncio.get_running_loop().time()
+
+    @property
+    def interrupted_seconds(self) -> float:
+        """For how long nothing could have been heard. 0: the watch stands."""
+        return asyncio.get_running_loop().time() - self._broken_since if self._broken_since is not None else 0.0
+
+    async def batches(self) -> AsyncGenerator[Batch, None]:
+        """Yield what happens, revision by revision, for ever.
+
+        Raises:
+            RevisionCompactedError: etcd has compacted away what has not been told yet.
+            StoreUnavailableError: etcd was out of reach for longer than the patience lasts.
+        """
+        while True:
+            channel = self._etcd.channel
+            try:
+                async with aclosing(self._stream(channel)) as stream:
+                    async for response in stream:
+                        self._broken_since = None
+                        for batch in _by_revision(response.events):
+                            # The last event's revision, not the header's: that one may be ahead of what was sent.
+                            self._next_revision = batch.revision + 1
+                            yield batch
+                _log.info("etcd has ended a watch; it goes on at revision %d", self._next_revision)
+            except grpc.aio.AioRpcError as error:
+                _log.debug("a watch of etcd broke: %s", error.details())
+            self._etcd.leave(channel)
+            if self._broken_since is None:
+                self._broken_since = asyncio.get_running_loop().time()
+            if self._patience_seconds is not None and self.interrupted_seconds > self._patience_seconds:
+                raise StoreUnavailableError("it cannot be reached")
+            await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def _stream(self, channel: grpc.aio.Channel) -> AsyncGenerator[etcdrpc.WatchResponse, None]:
+        create = etcdrpc.WatchCreateRequest(
+            key=self._keys.start, range_end=self._keys.end, start_revision=self._next_revision, prev_kv=True
+        )
+        call = cast("Any", etcdrpc).WatchStub(channel).Watch(metadata=HAS_LEADER)
+        try:
+            await call.write(etcdrpc.WatchRequest(create_request=create))
+            while (response := await call.read()) is not grpc.aio.EOF:
+                if response.compact_revision:
+                    raise RevisionCompactedError(response.compact_revision)
+                if response.canceled:
+                    # On a stream that stays open: without this it would be silent for ever (ETCD_FACTS, Watches).
+                    return
+                yield response
+        finally:
+            call.cancel()
+
+
+def _by_revision(events: Iterable[EtcdEvent]) -> list[Batch]:
+    return [Batch(revision, tuple(some)) for revision, some in groupby(events, key=lambda event: event.kv.mod_revision)]

@@ -1,0 +1,60 @@
+"""grpc.health.v1, told by what counts: whether etcd answers."""
+
+import asyncio
+import logging
+
+from etcd3 import etcdrpc
+from grpc_health.v1.health import aio as health_aio
+from grpc_health.v1.health_pb2 import HealthCheckResponse
+
+from operation_service.clock import Deadline
+from operation_service.errors import OperationError
+from operation_service.etcd_client import EtcdClient
+
+_log = logging.getLogger(__name__)
+
+_EVERY_SECONDS = 1.0
+_PATIENCE_SECONDS = 3.0
+"""An election takes about two seconds; one is no reason to send callers elsewhere."""
+
+
+class HealthMonitor:
+    """Asks etcd every second, and tells the health service.
+
+    Args:
+        etcd: The client.
+        servicer: What callers ask.
+        names: The services that are healthy or not, all alike.
+    """
+
+    def __init__(self, etcd: EtcdClient, servicer: health_aio.HealthServicer, names: tuple[str, ...]) -> None:
+        self._etcd = etcd
+        self._servicer = servicer
+        self._names = names
+        self._is_serving: bool | None = None
+
+    async def run(self) -> None:
+        """Ask until cancelled."""
+        while True:
+            await self.ask()
+            await asyncio.sleep(_EVERY_SECONDS)
+
+    async def ask(self) -> None:
+        """Ask once: a read that needs the quorum, of a key that need not be there."""
+        request = etcdrpc.RangeRequest(key=b"health", count_only=True)
+        try:
+            await self._etcd.range(request, Deadline(_PATIENCE_SECONDS))
+        except OperationError as error:
+            await self._tell(False, str(error))
+        else:
+            await self._tell(True, "etcd answers")
+
+    async def _tell(self, is_serving: bool, why: str) -> None:
+        if is_serving is self._is_serving:
+            return
+        if self._is_serving is not None:
+            _log.warning("%s: %s", "healthy again" if is_serving else "not healthy", why)
+        self._is_serving = is_serving
+        status = HealthCheckResponse.SERVING if is_serving else HealthCheckResponse.NOT_SERVING
+        for name in self._names:
+            await self._servicer.set(name, status)

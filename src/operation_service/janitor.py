@@ -1,0 +1,111 @@
+"""Removes what etcd cannot remove by itself: the request and logs of operations whose records have gone (rule 14).
+
+A record leaves with its lease. Its details hang on none, since an operation may be held for longer than any lease that
+a log could have been given when it was written. Every replica hears of a record that goes and removes what it left;
+that is guarded, so it does not matter how many do. What no replica heard of is found by looking, now and then: etcd may
+drop a DELETE event (ETCD_FACTS, Watches), and all replicas may have been down.
+"""
+
+import asyncio
+import contextlib
+import logging
+
+from etcd3 import etcdrpc
+
+from operation_service import etcd_ops
+from operation_service.clock import Deadline
+from operation_service.codec import decode_record
+from operation_service.errors import CorruptRecordError, StoreError
+from operation_service.etcd_client import EtcdClient
+from operation_service.keys import KeyRange, Keys
+from operation_service.model import Resource
+
+_log = logging.getLogger(__name__)
+
+_SECONDS = 10.0
+_SWEEP_SECONDS = 3600.0
+
+
+class Janitor:
+    """Cleans up behind records.
+
+    Args:
+        etcd: The client.
+        keys: Where things lie.
+    """
+
+    def __init__(self, etcd: EtcdClient, keys: Keys) -> None:
+        self._etcd = etcd
+        self._keys = keys
+        self._gone: dict[Resource, None] = {}
+        self._news = asyncio.Event()
+
+    def record_gone(self, resource: Resource) -> None:
+        """Note that a record has left etcd."""
+        self._gone[resource] = None
+        self._news.set()
+
+    async def run(self) -> None:
+        """Clean up until cancelled."""
+        while True:
+            try:
+                await self.sweep()
+                async with asyncio.timeout(_SWEEP_SECONDS):
+                    while True:
+                        await self._news.wait()
+                        self._news.clear()
+                        await self._clean_up()
+            except TimeoutError:
+                continue
+            except StoreError as error:
+                _log.debug("cleaning up has to wait: %s", error)
+                await asyncio.sleep(_SECONDS)
+
+    async def _clean_up(self) -> None:
+        while self._gone:
+            resource = next(iter(self._gone))
+            # Guarded: another operation may have begun, and be writing details of its own.
+            request = etcdrpc.TxnRequest(
+                compare=[etcd_ops.unchanged(self._keys.record(resource), 0)],
+                success=[etcd_ops.delete_range(self._keys.details(resource))],
+            )
+            await self._etcd.write(request, Deadline(_SECONDS))
+            self._gone.pop(resource, None)
+
+    async def sweep(self) -> None:
+        """Look at the details of all operations, and remove those of which there is no record.
+
+        Raises:
+            StoreError: etcd cannot answer; the rest is left for the next time.
+        """
+        todo = self._keys.all_details()
+        while True:
+            request = etcdrpc.RangeRequest(key=todo.start, range_end=todo.end, limit=1, keys_only=True)
+            found = await self._etcd.range(request, Deadline(_SECONDS))
+            if not found.kvs:
+                return
+            key = found.kvs[0].key
+            try:
+                resource, operation_id = self._keys.operation_of(key)
+            except ValueError:
+                _log.warning("the key %r is none of the service's", key)
+                todo = KeyRange(key + b"\0", todo.end)
+                continue
+            await self._remove_unless_current(resource, operation_id)
+            todo = KeyRange(self._keys.operation_details(resource, operation_id).end, todo.end)
+
+    async def _remove_unless_current(self, resource: Resource, operation_id: str) -> None:
+        key = self._keys.record(resource)
+        found = await self._etcd.range(etcdrpc.RangeRequest(key=key), Deadline(_SECONDS))
+        revision = 0
+        for kv in found.kvs:
+            revision = kv.mod_revision
+            with contextlib.suppress(CorruptRecordError):
+                if decode_record(kv.key, kv.value).operation_id != operation_id:
+                    break
+            return
+        request = etcdrpc.TxnRequest(
+            compare=[etcd_ops.unchanged(key, revision)],
+            success=[etcd_ops.delete_range(self._keys.operation_details(resource, operation_id))],
+        )
+        await self._etcd.write(request, Deadline(_SECONDS))

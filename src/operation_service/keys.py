@@ -1,0 +1,121 @@
+"""Where things lie in etcd. People read these keys with `etcdctl get --prefix`; README documents them.
+
+    {prefix}cancelled/{project}/{name}#{token hash}               a cancelled peer, leased like the lock it had
+    {prefix}details/{project}/{name}#{operation id}/request       the operation_request
+    {prefix}details/{project}/{name}#{operation id}/log/{number}  one log each, numbered from 0000000001
+    {prefix}locks/{project}/{name}                                the lock, leased
+    {prefix}records/{project}/{name}                              the operation
+
+Neither a project nor a name can contain "#", so no resource's keys are a prefix of another's.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+from operation_service.model import Resource
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRange:
+    """The keys from `start` on, up to and without `end`."""
+
+    start: bytes
+    end: bytes
+
+
+def prefix_range(prefix: bytes) -> KeyRange:
+    """Return the range of all keys that begin with a prefix; it is ASCII, so its last byte can be counted up."""
+    return KeyRange(prefix, prefix[:-1] + bytes([prefix[-1] + 1]))
+
+
+class Keys:
+    """All keys under one prefix.
+
+    Args:
+        prefix: ASCII, ends with "/".
+    """
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix.encode()
+        self._records = self._prefix + b"records/"
+        self._locks = self._prefix + b"locks/"
+        self.watched = KeyRange(self._locks, prefix_range(self._records).end)
+        """Locks and records, and nothing else: that is what changes are told from."""
+
+    def record(self, resource: Resource) -> bytes:
+        """Return the key of the operation."""
+        return self._records + str(resource).encode()
+
+    def lock(self, resource: Resource) -> bytes:
+        """Return the key of the lock."""
+        return self._locks + str(resource).encode()
+
+    def records(self, project: str, name_prefix: str) -> KeyRange:
+        """Return the range of the records of a project, or of all (an empty project; then no name_prefix counts)."""
+        return self._listing(self._records, project, name_prefix)
+
+    def locks(self, project: str, name_prefix: str) -> KeyRange:
+        """Return the range of the locks that belong to `records(project, name_prefix)`."""
+        return self._listing(self._locks, project, name_prefix)
+
+    @staticmethod
+    def _listing(base: bytes, project: str, name_prefix: str) -> KeyRange:
+        return prefix_range(base + f"{project}/{name_prefix}".encode() if project else base)
+
+    def cancelled(self, resource: Resource, token: str) -> bytes:
+        """Return the key that stands for a cancelled peer; the token itself may hold anything printable."""
+        digest = hashlib.sha256(token.encode()).hexdigest()[:32]
+        return self._prefix + f"cancelled/{resource}#{digest}".encode()
+
+    def details(self, resource: Resource) -> KeyRange:
+        """Return the range of everything that any operation of the resource has left."""
+        return prefix_range(self._prefix + f"details/{resource}#".encode())
+
+    def all_details(self) -> KeyRange:
+        """Return the range of the details of all resources."""
+        return prefix_range(self._prefix + b"details/")
+
+    def operation_details(self, resource: Resource, operation_id: str) -> KeyRange:
+        """Return the range of everything that one operation has left."""
+        return prefix_range(self._operation(resource, operation_id))
+
+    def request(self, resource: Resource, operation_id: str) -> bytes:
+        """Return the key of the operation_request."""
+        return self._operation(resource, operation_id) + b"request"
+
+    def log(self, resource: Resource, operation_id: str, number: int) -> bytes:
+        """Return the key of one log; the first has number 1."""
+        return self._operation(resource, operation_id) + b"log/%010d" % number
+
+    def _operation(self, resource: Resource, operation_id: str) -> bytes:
+        return self._prefix + f"details/{resource}#{operation_id}/".encode()
+
+    def resource_of(self, key: bytes) -> Resource:
+        """Return whose record or lock a key is.
+
+        Raises:
+            ValueError: It is neither.
+        """
+        for base in (self._records, self._locks):
+            if key.startswith(base):
+                project, slash, name = key.removeprefix(base).decode("ascii").partition("/")
+                if slash:
+                    return Resource(project, name)
+        raise ValueError(key)
+
+    def is_record(self, key: bytes) -> bool:
+        """Whether a key is that of a record."""
+        return key.startswith(self._records)
+
+    def operation_of(self, key: bytes) -> tuple[Resource, str]:
+        """Return whose detail a key is: the resource and the operation's id.
+
+        Raises:
+            ValueError: It is none.
+        """
+        resource, hash_sign, rest = key.removeprefix(self._prefix + b"details/").decode("ascii").rpartition("#")
+        project, slash, name = resource.partition("/")
+        operation_id, _, _ = rest.partition("/")
+        if not (hash_sign and slash):
+            raise ValueError(key)
+        return Resource(project, name), operation_id

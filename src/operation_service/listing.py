@@ -1,0 +1,250 @@
+"""Reading many: pages of operations, and pages of one operation's logs. All pages of a listing are one snapshot."""
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from etcd3 import etcdrpc
+
+from operation_service import details, etcd_ops, page_token
+from operation_service.clock import Deadline
+from operation_service.codec import decode_log
+from operation_service.errors import InvalidRequestError, NotFoundError, PageTokenExpiredError, Violation
+from operation_service.etcd_client import EtcdClient, RevisionGoneError
+from operation_service.etcd_store import EtcdStore, view_of
+from operation_service.keys import KeyRange, Keys
+from operation_service.model import Log, Resource, Snapshot, State, View, state_of
+from operation_service.page_token import LogsToken, OperationsToken
+from operation_service.validation import is_name, is_project
+
+_MAX_PAGE_BYTES = 3 * 1024 * 1024
+"""A page ends here, so that it stays below the 4 MiB that gRPC clients accept by default."""
+_SCAN = 500
+"""How many records to read at once where most may be filtered out."""
+DETAILS_AT_ONCE = 50
+"""Operations whose details are read in one transaction: two ranges each, of the 128 operations that etcd takes."""
+_READ_SECONDS = 10.0
+_STOP_SCANNING_SECONDS = 1.0
+"""A page ends early, and says how to go on, rather than running into its caller's deadline."""
+
+
+@dataclass(frozen=True, slots=True)
+class OperationsQuery:
+    """What to list. An empty project, name_prefix or set of states stands for all."""
+
+    project: str
+    name_prefix: str
+    states: frozenset[State]
+
+    def __str__(self) -> str:
+        return "\n".join((self.project, self.name_prefix, *sorted(self.states)))
+
+    def is_met_by(self, resource: Resource, state: State) -> bool:
+        """Whether an operation is to be listed."""
+        return (
+            (not self.project or resource.project == self.project)
+            and resource.name.startswith(self.name_prefix)
+            and (not self.states or state in self.states)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An operation that a scan has come across."""
+
+    resource: Resource
+    snapshot: Snapshot
+
+    @property
+    def state(self) -> State:
+        """Where the operation stands."""
+        assert self.snapshot.record is not None  # noqa: S101, a scan goes over records
+        return state_of(self.snapshot.record, is_locked=self.snapshot.lock is not None)
+
+
+class Listing:
+    """Reads pages.
+
+    Args:
+        etcd: The client.
+        keys: Where things lie.
+        store: Knows how to read what is found.
+    """
+
+    def __init__(self, etcd: EtcdClient, keys: Keys, store: EtcdStore) -> None:
+        self._etcd = etcd
+        self._keys = keys
+        self._store = store
+
+    async def operations(
+        self, query: OperationsQuery, page_size: int, token: str, deadline: Deadline
+    ) -> tuple[list[View], str]:
+        """Read a page of operations, in the order of project and name.
+
+        Returns:
+            The page, and the token of the next one (empty: this is the last).
+
+        Raises:
+            InvalidRequestError: The token is none of this query's.
+            PageTokenExpiredError: The moment of the listing is compacted away.
+            StoreError: etcd cannot answer.
+        """
+        start = self._start(token, query)
+        scan = Scan(self._etcd, self._keys, self._store, query, revision=start.revision if start else 0)
+        after = Resource(start.after_project, start.after_name) if start else None
+        matches: list[Found] = []
+        is_cut = False
+        try:
+            async for found in scan.run(after, page_size + 1 if not query.states else _SCAN, deadline):
+                if query.is_met_by(found.resource, found.state):
+                    matches.append(found)
+                if len(matches) > page_size:
+                    break
+                after = found.resource
+                if deadline.remaining() < _STOP_SCANNING_SECONDS:
+                    is_cut = True
+                    break
+            views = await self._views(matches[:page_size], scan.revision, deadline)
+        except RevisionGoneError as error:
+            raise PageTokenExpiredError from error
+        if len(views) < len(matches):
+            after, is_cut = views[-1].resource, True
+        if not is_cut or after is None:
+            return views, ""
+        return views, page_token.write(OperationsToken(scan.revision, after.project, after.name, str(query)))
+
+    @staticmethod
+    def _start(token: str, query: OperationsQuery) -> OperationsToken | None:
+        if not token:
+            return None
+        start = page_token.read(token, OperationsToken, str(query))
+        if start.revision < 1 or not is_project(start.after_project) or not is_name(start.after_name):
+            raise InvalidRequestError([Violation("page_token", "must be a next_page_token, unchanged")])
+        return start
+
+    async def _views(self, matches: Sequence[Found], revision: int, deadline: Deadline) -> list[View]:
+        """Read the details of operations, as many as go into a page."""
+        views: list[View] = []
+        size = 0
+        for first in range(0, len(matches), DETAILS_AT_ONCE):
+            some = matches[first : first + DETAILS_AT_ONCE]
+            for view in await self.views(some, revision, deadline):
+                size += _size(view)
+                if views and size > _MAX_PAGE_BYTES:
+                    return views
+                views.append(view)
+        return views
+
+    async def views(self, some: Sequence[Found], revision: int, deadline: Deadline) -> list[View]:
+        """Read the details of up to 50 operations, as they were at a revision.
+
+        Raises:
+            RevisionGoneError: It is compacted.
+            StoreError: etcd cannot answer.
+        """
+        records = [(found, record) for found in some if (record := found.snapshot.record) is not None]
+        asks = [ask for found, record in records for ask in details.ask(self._keys, found.resource, record, revision)]
+        responses: Iterator[etcdrpc.ResponseOp] = iter(())
+        if asks:
+            responses = iter((await self._etcd.read(etcdrpc.TxnRequest(success=asks), deadline)).responses)
+        return [
+            view_of(found.resource, found.snapshot, record, details.take(record, responses))
+            for found, record in records
+        ]
+
+    async def logs(self, resource: Resource, page_size: int, token: str, deadline: Deadline) -> tuple[list[Log], str]:
+        """Read a page of the logs of a resource's current operation, oldest first.
+
+        Returns:
+            The page, and the token of the next one (empty: this is the last).
+
+        Raises:
+            NotFoundError: The resource has no operation.
+            InvalidRequestError: The token is none of this resource's.
+            PageTokenExpiredError: The operation of the first page has gone.
+            StoreError: etcd cannot answer.
+        """
+        if token:
+            at = page_token.read(token, LogsToken, str(resource))
+            if not 0 <= at.after < at.count or not at.operation_id.isalnum():
+                raise InvalidRequestError([Violation("page_token", "must be a next_page_token, unchanged")])
+        else:
+            record = (await self._store.read(resource, "", deadline)).record
+            if record is None:
+                raise NotFoundError(resource)
+            at = LogsToken(record.operation_id, record.log_count, 0, str(resource))
+        last = min(at.after + page_size, at.count)
+        if last == at.after:
+            return [], ""
+        keys = details.log_range(self._keys, resource, at.operation_id, at.after + 1, last)
+        response = await self._etcd.range(etcdrpc.RangeRequest(key=keys.start, range_end=keys.end), deadline)
+        if len(response.kvs) < last - at.after:
+            raise PageTokenExpiredError
+        logs: list[Log] = []
+        size = 0
+        for kv in response.kvs:
+            size += len(kv.value)
+            if logs and size > _MAX_PAGE_BYTES:
+                break
+            logs.append(decode_log(kv.key, kv.value))
+        after = at.after + len(logs)
+        return logs, page_token.write(replace(at, after=after)) if after < at.count else ""
+
+
+class Scan:
+    """Goes over the records of a query, with their locks, at one revision.
+
+    Args:
+        etcd: The client.
+        keys: Where things lie.
+        store: Knows how to read what is found.
+        query: Says where; whether what is found meets it is for the caller to see.
+        revision: The revision. 0: that of the first read, which is linearizable.
+    """
+
+    def __init__(
+        self, etcd: EtcdClient, keys: Keys, store: EtcdStore, query: OperationsQuery, *, revision: int = 0
+    ) -> None:
+        self._etcd = etcd
+        self._keys = keys
+        self._store = store
+        self._query = query
+        self.revision = revision
+
+    async def run(self, after: Resource | None, limit: int, deadline: Deadline | None = None) -> AsyncIterator[Found]:
+        """Yield what is there, in the order of the keys.
+
+        Args:
+            after: Begin behind this one. None: with the first.
+            limit: How many to read at once.
+            deadline: For all of it. None: a generous one for each read.
+
+        Raises:
+            RevisionGoneError: The revision is compacted.
+            StoreError: etcd cannot answer.
+        """
+        records = self._keys.records(self._query.project, self._query.name_prefix)
+        locks = self._keys.locks(self._query.project, self._query.name_prefix)
+        while True:
+            if after is not None:
+                records = KeyRange(self._keys.record(after) + b"\0", records.end)
+                locks = KeyRange(self._keys.lock(after) + b"\0", locks.end)
+            # No lock is without its record, so the first locks reach at least as far as as many records.
+            asks = [etcd_ops.get_range(part, limit=limit, revision=self.revision) for part in (records, locks)]
+            response = await self._etcd.read(etcdrpc.TxnRequest(success=asks), deadline or Deadline(_READ_SECONDS))
+            self.revision = self.revision or response.header.revision
+            found_records, found_locks = (answer.response_range for answer in response.responses)
+            by_resource = {self._keys.resource_of(kv.key): kv for kv in found_locks.kvs}
+            for kv in found_records.kvs:
+                after = self._keys.resource_of(kv.key)
+                lock = by_resource.get(after)
+                yield Found(after, self._store.snapshot(after, [kv], [lock] if lock else [], self.revision))
+            if not found_records.more:
+                return
+
+
+def _size(view: View) -> int:
+    """Return about how many bytes an operation takes in a response."""
+    logs = sum(len(log.message.encode()) + 32 for log in view.logs)
+    failure = view.record.failure
+    error = len(failure.message.encode()) + sum(map(len, failure.details)) if failure else 0
+    return len(view.request or b"") + logs + error + 2_048

@@ -1,0 +1,162 @@
+"""What the service does with a command: believe, decide, commit; and, when that fails, look and decide again."""
+
+import asyncio
+import contextlib
+import uuid
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+
+from operation_service.clock import Clock, Deadline
+from operation_service.errors import (
+    ContentionError,
+    NotFoundError,
+    OperationError,
+    StoreUnavailableError,
+)
+from operation_service.etcd_store import Attempt, Committed, EtcdStore
+from operation_service.model import Command, Resource, Snapshot, View
+from operation_service.policy import Change, Decision, Moment, Unchanged, decide
+
+_ATTEMPTS = 10
+_BELIEFS = 10_000
+"""About 2 KiB each at the most common sizes; what falls out costs one more read."""
+
+
+class Operations:
+    """All changes of operations, and the read of one.
+
+    Args:
+        store: Where they are.
+        clock: The service's time.
+    """
+
+    def __init__(self, store: EtcdStore, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._beliefs: OrderedDict[Resource, Snapshot] = OrderedDict()
+        self._turns: dict[Resource, _Turn] = {}
+
+    async def get(self, resource: Resource, deadline: Deadline) -> View:
+        """Read the current operation of a resource.
+
+        Raises:
+            NotFoundError: It has none.
+            StoreError: etcd cannot answer.
+        """
+        snapshot = await self._store.read(resource, "", deadline)
+        return await self._view(resource, snapshot, deadline)
+
+    async def change(self, command: Command, deadline: Deadline) -> View:
+        """Carry out a command.
+
+        Returns:
+            The operation after it.
+
+        Raises:
+            RefusedError: The rules say no. Nothing was changed.
+            NotFoundError: There is nothing to change.
+            ContentionError: Others were faster, again and again. Nothing was changed.
+            StoreError: etcd cannot do it. Of these only StoreUnavailableError can be ambiguous, and says so.
+        """
+        async with self._turn(command.resource):
+            return await self._change(command, deadline)
+
+    async def _change(self, command: Command, deadline: Deadline) -> View:
+        resource, token, change_id = command.resource, command.caller.token, uuid.uuid4().hex
+        snapshot = self._beliefs.get(resource) or await self._store.read(resource, token, deadline)
+        unclear: Snapshot | None = None
+        for _ in range(_ATTEMPTS):
+            if unclear and snapshot.record and snapshot.record.change_id == change_id:
+                # The change whose answer was lost had been made.
+                return await self._view(resource, snapshot, deadline)
+            decision = _decision(snapshot, command, Moment(self._clock.now(), change_id))
+            if not isinstance(decision, Change):
+                if snapshot.is_confirmed:
+                    _refuse(decision, snapshot, unclear)
+                    return await self._view(resource, snapshot, deadline)
+                snapshot = await self._store.read(resource, token, deadline)
+                continue
+            try:
+                outcome = await self._store.commit(Attempt(command, snapshot, decision), deadline)
+            except StoreUnavailableError as error:
+                self._beliefs.pop(resource, None)
+                if not error.is_outcome_unknown:
+                    raise StoreUnavailableError(error.why, is_outcome_unknown=unclear is not None) from error
+                unclear = snapshot
+                snapshot = await self._read_back(resource, token, deadline)
+                continue
+            if isinstance(outcome, Committed):
+                self._believe(resource, outcome.snapshot)
+                return outcome.view
+            snapshot = outcome
+        if unclear:
+            raise StoreUnavailableError("its answer was lost", is_outcome_unknown=True)
+        raise ContentionError(resource, _ATTEMPTS)
+
+    async def _read_back(self, resource: Resource, token: str, deadline: Deadline) -> Snapshot:
+        """Look whether a change with an unclear outcome was made.
+
+        Should it still be under way and be made after this, the next commit runs into it: both rest on the same
+        guards, so only one of them can be made, and the other is answered with the record of the first.
+        """
+        try:
+            return await self._store.read(resource, token, deadline)
+        except StoreUnavailableError as error:
+            raise StoreUnavailableError(error.why, is_outcome_unknown=True) from error
+
+    async def _view(self, resource: Resource, snapshot: Snapshot, deadline: Deadline) -> View:
+        if snapshot.record is None:
+            raise NotFoundError(resource)
+        return await self._store.view(resource, snapshot, snapshot.record, deadline)
+
+    def _believe(self, resource: Resource, snapshot: Snapshot) -> None:
+        self._beliefs[resource] = snapshot
+        self._beliefs.move_to_end(resource)
+        if len(self._beliefs) > _BELIEFS:
+            self._beliefs.popitem(last=False)
+
+    @contextlib.asynccontextmanager
+    async def _turn(self, resource: Resource) -> AsyncIterator[None]:
+        """Let the calls for one resource pass one by one, so that only those of other replicas can get in between."""
+        turn = self._turns.setdefault(resource, _Turn())
+        turn.waiting += 1
+        try:
+            async with turn.lock:
+                yield
+        finally:
+            turn.waiting -= 1
+            if not turn.waiting:
+                del self._turns[resource]
+
+
+def _decision(snapshot: Snapshot, command: Command, moment: Moment) -> Decision | OperationError:
+    """Decide; a refusal comes back as a value, since on a belief it does not count."""
+    try:
+        return decide(snapshot, command, moment)
+    except OperationError as refusal:
+        return refusal
+
+
+def _refuse(decision: Unchanged | OperationError, snapshot: Snapshot, unclear: Snapshot | None) -> None:
+    """Raise a refusal that etcd has confirmed.
+
+    Raises:
+        OperationError: It.
+        StoreUnavailableError: A change of this call may have been made, and somebody else's lies on top of it by now:
+            to say that nothing was changed could be a lie.
+    """
+    if isinstance(decision, Unchanged):
+        return
+    if unclear and snapshot.record_revision != unclear.record_revision:
+        raise StoreUnavailableError("its answer was lost", is_outcome_unknown=True)
+    raise decision
+
+
+class _Turn:
+    """Whose turn it is for one resource."""
+
+    __slots__ = ("lock", "waiting")
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.waiting = 0

@@ -1,0 +1,78 @@
+"""Turns what the service knows into the messages of the protocol."""
+
+from datetime import datetime
+
+from google.protobuf.any_pb2 import Any
+from google.protobuf.timestamp_pb2 import Timestamp
+from google.rpc.status_pb2 import Status
+
+from n0stack.operation.v1alpha import operation_service_pb2 as pb
+from n0stack.protobuf.operation_pb2 import Operation
+from operation_service.model import Event, Failure, Log, State, View
+from operation_service.status import to_duration
+
+STATES = {State(name.removeprefix("OPERATION_STATE_")): number for name, number in pb.OperationState.items() if number}
+"""The protocol's numbers of the states."""
+EVENTS = {Event(name.removeprefix("OPERATION_EVENT_")): number for name, number in pb.OperationEvent.items() if number}
+"""The protocol's numbers of the events."""
+
+
+def operation(view: View) -> Operation:
+    """Render what changes something answers with.
+
+    Rule 8: what is over has locked_until unset and is_disabled_cancel false, lest anybody take it for a dead operator.
+    """
+    record = view.record
+    message = Operation(
+        proposing_peer_token=record.lock.token if record.lock else record.creator_token,
+        logs=[log_line(log) for log in view.logs],
+    )
+    if view.request is not None:
+        message.operation_request.CopyFrom(Any.FromString(view.request))
+    lock = view.lock or record.lock
+    if lock is not None and not record.phase.is_over:
+        message.locked_until.CopyFrom(timestamp(lock.locked_until))
+        message.is_disabled_cancel = lock.is_disabled_cancel
+    return message
+
+
+def operation_record(view: View) -> pb.OperationRecord:
+    """Render what reads answer with."""
+    record = view.record
+    lock = view.lock or record.lock
+    message = pb.OperationRecord(
+        project=view.resource.project,
+        name=view.resource.name,
+        state=STATES[view.state],
+        operation=operation(view),
+        fencing_token=record.fencing_token or 0,
+        revision=view.revision,
+        holder=lock.holder if lock else record.creator,
+    )
+    if lock is not None:
+        message.locked_since.CopyFrom(timestamp(lock.locked_since))
+    if view.lock is not None and view.remaining is not None:
+        message.remaining.CopyFrom(to_duration(view.remaining))
+    if record.failure is not None:
+        message.error.CopyFrom(_status(record.failure))
+    return message
+
+
+def log_line(log: Log) -> Operation.Log:
+    """Render one log."""
+    return Operation.Log(ts=timestamp(log.ts), message=log.message)
+
+
+def timestamp(moment: datetime) -> Timestamp:
+    """Render a UTC time."""
+    message = Timestamp()
+    message.FromDatetime(moment)
+    return message
+
+
+def _status(failure: Failure) -> Status:
+    return Status(
+        code=failure.code,
+        message=failure.message,
+        details=[Any.FromString(detail) for detail in failure.details],
+    )

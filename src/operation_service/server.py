@@ -1,0 +1,187 @@
+"""Puts the service together, serves, and takes it apart again. The only room that sees all others."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import grpc
+from google.protobuf.descriptor import ServiceDescriptor
+from grpc_health.v1 import health_pb2
+from grpc_health.v1.health import aio as health_aio
+
+from n0stack.operation.v1alpha import operation_service_pb2 as pb
+from operation_service import wire
+from operation_service.clock import Clock, SystemClock
+from operation_service.descriptor_sets import load
+from operation_service.embedded_etcd import EmbeddedEtcd, find_etcd_binary
+from operation_service.etcd_client import EtcdClient
+from operation_service.etcd_store import EtcdStore
+from operation_service.health import HealthMonitor
+from operation_service.janitor import Janitor
+from operation_service.keys import Keys
+from operation_service.leases import Leases
+from operation_service.listing import Listing
+from operation_service.lock_times import LockTimes
+from operation_service.operations import Operations
+from operation_service.reflection import add_reflection
+from operation_service.servicer import OperationServicer
+from operation_service.settings import Settings, SettingsError, default_data_dir
+from operation_service.watch_hub import WatchHub
+from operation_service.watching import Watching
+
+_log = logging.getLogger(__name__)
+
+_SERVICE = pb.DESCRIPTOR.services_by_name["OperationService"]
+_HEALTH: ServiceDescriptor = cast("Any", health_pb2.DESCRIPTOR).services_by_name["Health"]
+
+_NOTICE_SECONDS = 0.5
+"""Between NOT_SERVING and the closed port, so that those who ask for health learn it before they are cut off."""
+_GRACE_SECONDS = 10.0
+"""As long as the longest call without a deadline of its own may take."""
+
+_OPTIONS = (
+    # Otherwise a second service would bind the same port without a word, and get half of the calls.
+    ("grpc.so_reuseport", 0),
+    # Callers that wait in a watch may check the connection; by default they would be thrown out for it.
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    # Callers that have gone without a word are found, and their watches ended.
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A service that serves.
+
+    Attributes:
+        address: HOST:PORT, with the port that it has got.
+        health: What it tells of its health.
+        watching: Its watches.
+    """
+
+    address: str
+    health: health_aio.HealthServicer
+    watching: Watching
+
+    async def drain(self) -> None:
+        """Send callers elsewhere: NOT_SERVING for good, watches ended, a moment to notice."""
+        await self.health.enter_graceful_shutdown()
+        self.watching.stop()
+        await asyncio.sleep(_NOTICE_SECONDS)
+
+
+async def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises:
+        SettingsError: The service cannot run with these settings.
+        EmbeddedEtcdError: The embedded etcd cannot be started.
+        DescriptorSetError: A descriptor set cannot be used.
+    """
+    stop = _stop_on_signals()
+    async with contextlib.AsyncExitStack() as stack:
+        endpoints = settings.etcd_endpoints or (await _embedded_etcd(settings, stack),)
+        service = await stack.enter_async_context(running(settings, endpoints))
+        _log.info("serving on %s, etcd at %s", service.address, ", ".join(endpoints))
+        await stop.wait()
+        _log.info("stopping: calls in flight may finish")
+        await service.drain()
+    _log.info("stopped; locks stay with their holders")
+
+
+@contextlib.asynccontextmanager
+async def running(settings: Settings, endpoints: Sequence[str], clock: Clock | None = None) -> AsyncIterator[Service]:
+    """Run a service over an etcd; at the end, let calls in flight finish.
+
+    Args:
+        settings: How.
+        endpoints: URLs of the etcd.
+        clock: The service's time. None: the machine's.
+
+    Raises:
+        SettingsError: The service cannot run with these settings.
+        DescriptorSetError: A descriptor set cannot be used.
+    """
+    index = load(settings.descriptor_sets)
+    async with contextlib.AsyncExitStack() as stack:
+        etcd = EtcdClient(endpoints)
+        stack.push_async_callback(etcd.close)
+
+        clock, keys = clock or SystemClock(), Keys(settings.key_prefix)
+        times = LockTimes(clock)
+        leases = Leases(etcd, clock, settings.retention_seconds)
+        stack.push_async_callback(leases.close)
+        store = EtcdStore(etcd, keys, leases, times, clock)
+        listing = Listing(etcd, keys, store)
+        janitor = Janitor(etcd, keys)
+        hub = WatchHub(etcd, keys, store, times, janitor.record_gone)
+        watching = Watching(etcd, keys, store, listing, hub)
+        servicer = OperationServicer(Operations(store, clock), listing, watching, settings.max_lock_seconds)
+        health = health_aio.HealthServicer()
+        monitor = HealthMonitor(etcd, health, ("", _SERVICE.full_name))
+
+        server = grpc.aio.server(options=_OPTIONS)
+        server.add_generic_rpc_handlers((wire.handlers(_SERVICE, servicer), wire.handlers(_HEALTH, health)))
+        add_reflection(server, index, (_SERVICE.full_name, _HEALTH.full_name))
+        address = _bind(server, settings.listen)
+
+        await monitor.ask()
+        for work in (monitor.run, hub.run, janitor.run):
+            stack.push_async_callback(_cancel, asyncio.create_task(_for_ever(work)))
+        await server.start()
+        stack.push_async_callback(server.stop, _GRACE_SECONDS)
+        # Watches hold a stop for all of its grace, unless they are ended first.
+        stack.callback(watching.stop)
+        yield Service(address, health, watching)
+
+
+def _stop_on_signals() -> asyncio.Event:
+    """Return what is set on SIGTERM or SIGINT. A second signal, or one before it is waited for, ends all at once."""
+    stop = asyncio.Event()
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+
+    def on_signal() -> None:
+        if stop.is_set() and task is not None:
+            task.cancel()
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    return stop
+
+
+async def _embedded_etcd(settings: Settings, stack: contextlib.AsyncExitStack) -> str:
+    etcd = EmbeddedEtcd(await find_etcd_binary(settings.etcd_binary), settings.data_dir or default_data_dir())
+    stack.push_async_callback(etcd.stop)
+    return await etcd.start()
+
+
+def _bind(server: grpc.aio.Server, listen: str) -> str:
+    host, _, _ = listen.rpartition(":")
+    try:
+        return f"{host}:{server.add_insecure_port(listen)}"
+    except RuntimeError as error:
+        raise SettingsError(
+            f"--listen: cannot listen on {listen}: the port is in use, or the host is not this machine's"
+        ) from error
+
+
+async def _for_ever(work: Callable[[], Awaitable[None]]) -> None:
+    """Keep background work going: a mistake in it must not leave the service deaf without a word."""
+    while True:
+        try:
+            await work()
+        except Exception:  # noqa: BLE001, whatever it was is logged, and the work goes on
+            _log.exception("background work failed, and is begun again")
+        await asyncio.sleep(1.0)
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait({task})

@@ -1,0 +1,181 @@
+"""The nine RPCs: protobuf in, protobuf out. Checks the request, calls, renders; no rule lives here."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+from urllib.parse import unquote
+
+import grpc
+
+from n0stack.operation.v1alpha import operation_service_pb2 as pb
+from n0stack.operation.v1alpha.operation_service_pb2_grpc import OperationServiceServicer
+from n0stack.protobuf.operation_pb2 import Operation, ProposeOperationRequest
+from operation_service import render
+from operation_service.clock import Deadline
+from operation_service.listing import Listing, OperationsQuery
+from operation_service.model import Append, Caller, Cancel, Command, Complete, Create, Propose, State
+from operation_service.operations import Operations
+from operation_service.validation import FENCING_TOKEN_METADATA, Validator
+from operation_service.watching import Watching, WatchQuery
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+_DEFAULT_SECONDS = 10.0
+"""For callers that set no deadline: no call may hang (CONTRACT section 5)."""
+_MARGIN_SECONDS = 0.25
+"""Kept of the caller's time, up to a fifth of it, so that an answer about etcd's silence still arrives."""
+
+_STATES: dict[int, State] = {number: state for state, number in render.STATES.items()}
+
+
+class OperationServicer(OperationServiceServicer):
+    """Serves n0stack.operation.v1alpha.OperationService.
+
+    Args:
+        operations: Changes, and the read of one.
+        listing: Reads of many.
+        watching: Watches.
+        max_lock_seconds: The greatest lock_for_seconds.
+    """
+
+    def __init__(self, operations: Operations, listing: Listing, watching: Watching, max_lock_seconds: int) -> None:
+        self._operations = operations
+        self._listing = listing
+        self._watching = watching
+        self._max_lock_seconds = max_lock_seconds
+
+    async def CreateOperation(self, request: pb.CreateOperationRequest, context: Context) -> Operation:
+        """Record a request, and take the lock if asked to."""
+        check = Validator()
+        resource = check.resource(request.project, request.name)
+        caller = _caller(check, request.proposing_peer_token, context)
+        check.log_message(request.log_message)
+        data, digest = check.operation_request(request.operation_request)
+        if request.lock_for_seconds:
+            check.lock_for_seconds(request.lock_for_seconds, self._max_lock_seconds)
+        elif request.is_disabled_cancel:
+            check.wrong("is_disabled_cancel", "needs a lock: set lock_for_seconds too")
+        check.finish()
+        create = Create(
+            resource=resource,
+            caller=caller,
+            request=data,
+            request_digest=digest,
+            log_message=request.log_message,
+            lock_for_seconds=request.lock_for_seconds,
+            is_disabled_cancel=request.is_disabled_cancel,
+        )
+        return await self._change(create, context)
+
+    async def ProposeOperation(self, request: ProposeOperationRequest, context: Context) -> Operation:
+        """Take the lock, or renew it."""
+        check = Validator()
+        resource = check.resource(request.project, request.name)
+        caller = _caller(check, request.proposing_peer_token, context)
+        check.log_message(request.log_message)
+        check.lock_for_seconds(request.lock_for_seconds, self._max_lock_seconds)
+        check.finish()
+        propose = Propose(
+            resource=resource,
+            caller=caller,
+            lock_for_seconds=request.lock_for_seconds,
+            log_message=request.log_message,
+            is_disabled_cancel=request.is_disabled_cancel,
+        )
+        return await self._change(propose, context)
+
+    async def AppendOperationLog(self, request: pb.AppendOperationLogRequest, context: Context) -> Operation:
+        """Add a log."""
+        check = Validator()
+        resource = check.resource(request.project, request.name)
+        caller = _caller(check, request.proposing_peer_token, context)
+        check.log_message(request.log_message, is_required=True)
+        check.finish()
+        return await self._change(Append(resource, caller, request.log_message), context)
+
+    async def CompleteOperation(self, request: pb.CompleteOperationRequest, context: Context) -> Operation:
+        """End the operation, as succeeded or failed."""
+        check = Validator()
+        resource = check.resource(request.project, request.name)
+        caller = _caller(check, request.proposing_peer_token, context)
+        check.log_message(request.log_message)
+        failure = check.error(request.error) if request.HasField("error") else None
+        check.finish()
+        return await self._change(Complete(resource, caller, request.log_message, failure), context)
+
+    async def CancelOperation(self, request: pb.CancelOperationRequest, context: Context) -> Operation:
+        """End the operation, as cancelled."""
+        check = Validator()
+        resource = check.resource(request.project, request.name)
+        caller = _caller(check, request.proposing_peer_token, context)
+        check.log_message(request.log_message)
+        check.finish()
+        return await self._change(Cancel(resource, caller, request.log_message), context)
+
+    async def GetOperation(self, request: pb.GetOperationRequest, context: Context) -> pb.OperationRecord:
+        """Read one."""
+        check = Validator()
+        resource = check.resource(request.project, request.name)
+        check.finish()
+        return render.operation_record(await self._operations.get(resource, _deadline(context)))
+
+    async def ListOperations(self, request: pb.ListOperationsRequest, context: Context) -> pb.ListOperationsResponse:
+        """Read a page of many."""
+        check = Validator()
+        check.filter(request.project, request.name_prefix)
+        states = check.states(request.states, _STATES)
+        page_size = check.page_size(request.page_size)
+        check.finish()
+        query = OperationsQuery(request.project, request.name_prefix, states)
+        views, token = await self._listing.operations(query, page_size, request.page_token, _deadline(context))
+        return pb.ListOperationsResponse(operations=map(render.operation_record, views), next_page_token=token)
+
+    async def ListOperationLogs(
+        self, request: pb.ListOperationLogsRequest, context: Context
+    ) -> pb.ListOperationLogsResponse:
+        """Read a page of logs."""
+        check = Validator()
+        resource = check.resource(request.project, request.name)
+        page_size = check.page_size(request.page_size)
+        check.finish()
+        logs, token = await self._listing.logs(resource, page_size, request.page_token, _deadline(context))
+        return pb.ListOperationLogsResponse(logs=map(render.log_line, logs), next_page_token=token)
+
+    async def WatchOperations(
+        self, request: pb.WatchOperationsRequest, context: Context
+    ) -> AsyncIterator[pb.WatchOperationsResponse]:
+        """Tell of changes until the caller ends the call."""
+        check = Validator()
+        check.filter(request.project, request.name_prefix)
+        check.start_revision(request.start_revision)
+        check.finish()
+        query = WatchQuery(request.project, request.name_prefix, request.start_revision)
+        async for told in self._watching.watch(query, _deadline(context)):
+            yield pb.WatchOperationsResponse(
+                event=render.EVENTS[told.event],
+                operation=render.operation_record(told.view),
+                revision=told.revision,
+            )
+
+    async def _change(self, command: Command, context: Context) -> Operation:
+        view = await self._operations.change(command, _deadline(context))
+        context.set_trailing_metadata(((FENCING_TOKEN_METADATA, str(view.record.fencing_token or 0)),))
+        return render.operation(view)
+
+
+def _caller(check: Validator, token: str, context: Context) -> Caller:
+    check.token(token)
+    sent = [value for key, value in context.invocation_metadata() or () if key == FENCING_TOKEN_METADATA]
+    return Caller(token, _network_address(context.peer()), check.fencing_token(sent))
+
+
+def _network_address(peer: str) -> str:
+    """Return a gRPC peer ("ipv4:192.0.2.1:51234", "ipv6:%5B2001:db8::1%5D:51234", "unix:") as people write it."""
+    scheme, _, address = peer.partition(":")
+    return unquote(address) if scheme in {"ipv4", "ipv6"} else peer
+
+
+def _deadline(context: Context) -> Deadline:
+    seconds = context.time_remaining()
+    if seconds is None:
+        return Deadline(_DEFAULT_SECONDS)
+    return Deadline(seconds - min(_MARGIN_SECONDS, seconds / 5))

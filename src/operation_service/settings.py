@@ -1,0 +1,94 @@
+"""What the service is told when it starts: checked here, frozen afterwards."""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+_MAX_PORT = 65_535
+_MAX_SECONDS = 10 * 365 * 86_400
+"""Ten years; etcd's own limit for a lease is far beyond, and what is meant as a day should not be one."""
+_PREFIX = re.compile(r"[!-~]{1,200}")
+
+
+class SettingsError(ValueError):
+    """A flag is wrong: one line that says which, and what it must be."""
+
+
+def default_data_dir() -> Path:
+    """Return where the embedded etcd keeps its data: under the user's state directory."""
+    state = os.environ.get("XDG_STATE_HOME")
+    base = Path(state) if state and Path(state).is_absolute() else Path.home() / ".local" / "state"
+    return base / "operation-service"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """CONTRACT section 6, the flags of `operation-service serve`.
+
+    Attributes:
+        listen: HOST:PORT, [HOST]:PORT for IPv6. Port 0: any free one.
+        etcd_endpoints: URLs. Empty: an embedded etcd of the service's own.
+        etcd_binary: The embedded etcd's program. None: one is looked for.
+        data_dir: The embedded etcd's.
+        key_prefix: What all keys in etcd begin with.
+        descriptor_sets: Files with the message types that reflection serves besides its own.
+        max_lock_seconds: The greatest lock_for_seconds.
+        retention_seconds: How long what is over is kept.
+
+    Raises:
+        SettingsError: One of them is wrong.
+    """
+
+    listen: str = "127.0.0.1:50051"
+    etcd_endpoints: tuple[str, ...] = ()
+    etcd_binary: Path | None = None
+    data_dir: Path | None = None
+    key_prefix: str = "/n0stack/operation/"
+    descriptor_sets: tuple[Path, ...] = ()
+    max_lock_seconds: int = 86_400
+    retention_seconds: int = 604_800
+
+    def __post_init__(self) -> None:
+        _check_listen(self.listen)
+        for endpoint in self.etcd_endpoints:
+            _check_endpoint(endpoint)
+        if self.etcd_endpoints and (self.etcd_binary or self.data_dir):
+            raise SettingsError(
+                "--etcd-binary and --data-dir are the embedded etcd's: leave them out, or --etcd-endpoints"
+            )
+        if not _PREFIX.fullmatch(self.key_prefix) or not self.key_prefix.endswith("/"):
+            raise SettingsError("--key-prefix must be 1 to 200 printable ASCII characters and end with a slash")
+        for flag, seconds in (
+            ("--max-lock-seconds", self.max_lock_seconds),
+            ("--retention-seconds", self.retention_seconds),
+        ):
+            if not 1 <= seconds <= _MAX_SECONDS:
+                raise SettingsError(f"{flag} must be 1 to {_MAX_SECONDS}")
+
+
+def parse_endpoints(text: str) -> tuple[str, ...]:
+    """Split what --etcd-endpoints says."""
+    return tuple(part.strip().rstrip("/") for part in text.split(",")) if text else ()
+
+
+def _check_listen(listen: str) -> None:
+    host, colon, port = listen.rpartition(":")
+    is_ipv6 = host.startswith("[") and host.endswith("]")
+    if not colon or not host or (":" in host and not is_ipv6) or not _is_port(port, lowest=0):
+        raise SettingsError(f"--listen must be HOST:PORT, such as 127.0.0.1:50051 or [::1]:50051, not {listen!r}")
+
+
+def _check_endpoint(endpoint: str) -> None:
+    parts = urlsplit(endpoint)
+    _, _, port = parts.netloc.rpartition(":")
+    has_more = parts.path or parts.query or parts.fragment or "@" in parts.netloc
+    if parts.scheme not in {"http", "https"} or has_more or not parts.hostname or not _is_port(port, lowest=1):
+        raise SettingsError(
+            f"--etcd-endpoints must be URLs such as http://127.0.0.1:2379, joined by commas, not {endpoint!r}"
+        )
+
+
+def _is_port(text: str, *, lowest: int) -> bool:
+    return text.isascii() and text.isdigit() and lowest <= int(text) <= _MAX_PORT

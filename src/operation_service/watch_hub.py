@@ -1,0 +1,230 @@
+"""One watch of etcd for all who listen: each change is received, read and rendered once, however many there are.
+
+The newest changes are kept in a bounded buffer with one place in it for each listener, so that a listener costs next to
+nothing, and one that does not keep up is told so instead of holding memory.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import dataclass
+from itertools import islice
+
+from etcd3.etcdrpc.kv_pb2 import Event as EtcdEvent
+
+from operation_service.changes import Occurrence, occurrences
+from operation_service.clock import Deadline
+from operation_service.codec import decode_lock
+from operation_service.errors import (
+    CorruptRecordError,
+    RevisionCompactedError,
+    StoreUnavailableError,
+    WatcherTooSlowError,
+    WatchInterruptedError,
+)
+from operation_service.etcd_client import EtcdClient
+from operation_service.etcd_store import EtcdStore
+from operation_service.etcd_watch import Batch, EtcdWatch
+from operation_service.keys import Keys
+from operation_service.lock_times import LockTimes
+from operation_service.model import Resource, View
+
+_log = logging.getLogger(__name__)
+
+_BUFFERED = 10_000
+_VIEWS_KEPT = 200
+"""A view may be 660 KiB (a request of 256 KiB, 100 logs of 4 KiB); a late listener reads an older one again."""
+_READS_AT_ONCE = 32
+_READ_SECONDS = 10.0
+_BLIND_SECONDS = 10.0
+"""After so long without etcd, watches end: staying open would tell the callers that nothing happens."""
+_PAUSE_SECONDS = 0.5
+_AT_ONCE = 100
+
+
+class Entry:
+    """One change in the buffer, with what is told of it, read when the first listener needs it."""
+
+    __slots__ = ("_view", "occurrence", "position")
+
+    def __init__(self, occurrence: Occurrence, position: int) -> None:
+        self.occurrence = occurrence
+        self.position = position
+        self._view: asyncio.Future[View] | None = None
+
+    def view(self, read: Callable[[Occurrence], Awaitable[View]]) -> asyncio.Future[View]:
+        """Return the operation after the change; read once for all listeners."""
+        if self._view is None or (self._view.done() and self._view.exception()):
+            self._view = asyncio.ensure_future(read(self.occurrence))
+            # Whoever needs the view gets the error; when nobody does any more, that is no news for asyncio's log.
+            self._view.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return self._view
+
+    def forget_view(self) -> None:
+        """Give the view's memory back."""
+        self._view = None
+
+
+@dataclass(slots=True)
+class _Place:
+    """Where a listener is: in which run of the hub, at which entry, and what it has been told."""
+
+    epoch: int
+    position: int
+    told_up_to: int
+
+
+class WatchHub:
+    """Receives every change of every operation.
+
+    Args:
+        etcd: The client.
+        keys: Where things lie.
+        store: Reads what is told of a change.
+        times: Is told of every lock that is taken and every one that goes.
+        on_record_gone: Is told of every record that leaves etcd.
+    """
+
+    def __init__(
+        self,
+        etcd: EtcdClient,
+        keys: Keys,
+        store: EtcdStore,
+        times: LockTimes,
+        on_record_gone: Callable[[Resource], None],
+    ) -> None:
+        self._etcd = etcd
+        self._keys = keys
+        self._store = store
+        self._times = times
+        self._on_record_gone = on_record_gone
+        self._buffer: deque[Entry] = deque()
+        self._end = 0
+        self._epoch = 0
+        self._complete_from: int | None = None
+        self._news = asyncio.Event()
+        self._watch: EtcdWatch | None = None
+        self._is_stopping = False
+        self._listeners = 0
+        self._reading = asyncio.Semaphore(_READS_AT_ONCE)
+
+    async def run(self) -> None:
+        """Receive changes until cancelled; begin anew when etcd has compacted away what was missed."""
+        while True:
+            try:
+                revision = await self._store.current_revision(Deadline(_READ_SECONDS))
+                self._begin(revision + 1)
+                watch = self._watch = EtcdWatch(self._etcd, self._keys.watched, revision + 1)
+                async with contextlib.aclosing(watch.batches()) as batches:
+                    async for batch in batches:
+                        self._receive(batch)
+            except StoreUnavailableError:
+                await asyncio.sleep(_PAUSE_SECONDS)
+            except RevisionCompactedError as error:
+                _log.warning("changes up to revision %d were missed: etcd has compacted them", error.compact_revision)
+
+    def stop(self) -> None:
+        """End all listeners: the service is stopping."""
+        self._is_stopping = True
+        self._wake()
+
+    def covers(self, after: int) -> bool:
+        """Whether every change after a revision is in the buffer, or yet to come."""
+        return self._complete_from is not None and after + 1 >= self._complete_from
+
+    async def follow(self, after: int) -> AsyncGenerator[Entry, None]:
+        """Yield every change after a revision that the hub covers, in order, for ever.
+
+        Raises:
+            WatcherTooSlowError: The caller has fallen behind further than the buffer reaches.
+            WatchInterruptedError: The service is stopping, or has not heard of all that etcd did.
+        """
+        place = _Place(
+            epoch=self._epoch,
+            position=next((each.position for each in self._buffer if each.occurrence.revision > after), self._end),
+            told_up_to=after,
+        )
+        self._listeners += 1
+        try:
+            while True:
+                for entry in await self._next(place):
+                    place.position = entry.position + 1
+                    # The hub may lag behind what the caller has read of etcd itself.
+                    if entry.occurrence.revision > after:
+                        yield entry
+                        place.told_up_to = entry.occurrence.told_up_to
+        finally:
+            self._listeners -= 1
+
+    async def view(self, entry: Entry) -> View:
+        """Return the operation after a change.
+
+        Raises:
+            OperationError: It cannot be read.
+        """
+        return await asyncio.shield(entry.view(self._read))
+
+    async def _next(self, place: "_Place") -> list[Entry]:
+        """Return some entries from a place on, once there are any."""
+        while True:
+            resume = place.told_up_to + 1
+            if self._is_stopping:
+                raise WatchInterruptedError("the service is stopping", resume)
+            if place.epoch != self._epoch:
+                raise WatchInterruptedError("the service has missed changes, which etcd has compacted away", resume)
+            if self._watch is None or self._watch.interrupted_seconds > _BLIND_SECONDS:
+                raise WatchInterruptedError("etcd cannot be reached", resume)
+            skip = place.position - (self._end - len(self._buffer))
+            if skip < 0:
+                raise WatcherTooSlowError(resume)
+            if place.position < self._end:
+                return list(islice(self._buffer, skip, skip + _AT_ONCE))
+            # Waking up now and then is for the sake of `interrupted_seconds`.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), timeout=1.0)
+
+    def _begin(self, revision: int) -> None:
+        """Begin, or begin anew with a gap behind: whoever listened across it has to be told."""
+        self._epoch += 1
+        self._buffer.clear()
+        self._complete_from = revision
+        self._times.clear()
+        self._wake()
+
+    def _receive(self, batch: Batch) -> None:
+        self._note(batch)
+        for occurrence in occurrences(batch, self._keys):
+            entry = Entry(occurrence, self._end)
+            self._end += 1
+            self._buffer.append(entry)
+            if self._listeners:
+                entry.view(self._read)
+            if len(self._buffer) > _VIEWS_KEPT:
+                self._buffer[-_VIEWS_KEPT - 1].forget_view()
+            if len(self._buffer) > _BUFFERED:
+                self._complete_from = self._buffer.popleft().occurrence.revision + 1
+        self._wake()
+
+    def _note(self, batch: Batch) -> None:
+        """Pass on what others have to know of locks and records."""
+        for event in batch.events:
+            with contextlib.suppress(ValueError, CorruptRecordError):
+                resource = self._keys.resource_of(event.kv.key)
+                is_put = event.type == EtcdEvent.PUT
+                if self._keys.is_record(event.kv.key):
+                    if not is_put:
+                        self._on_record_gone(resource)
+                elif is_put:
+                    self._times.taken(resource, batch.revision, decode_lock(event.kv.key, event.kv.value))
+                else:
+                    self._times.gone(resource, batch.revision)
+
+    def _wake(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
+
+    async def _read(self, occurrence: Occurrence) -> View:
+        async with self._reading:
+            return await self._store.view_after(occurrence, Deadline(_READ_SECONDS))

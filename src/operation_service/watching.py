@@ -1,0 +1,182 @@
+"""What WatchOperations tells: what is there, what has happened since a revision, what happens now; without a seam."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass
+
+from operation_service.changes import occurrences
+from operation_service.clock import Deadline
+from operation_service.errors import (
+    RevisionCompactedError,
+    RevisionInFutureError,
+    StoreUnavailableError,
+    WatchInterruptedError,
+)
+from operation_service.etcd_client import EtcdClient, RevisionGoneError
+from operation_service.etcd_store import EtcdStore
+from operation_service.etcd_watch import Batch, EtcdWatch
+from operation_service.keys import Keys
+from operation_service.listing import DETAILS_AT_ONCE, Found, Listing, OperationsQuery, Scan
+from operation_service.model import Event, Resource, State, View
+from operation_service.watch_hub import WatchHub
+
+_READ_SECONDS = 10.0
+_BLIND_SECONDS = 10.0
+_SCAN = 500
+_SNAPSHOTS_AT_ONCE = 4
+"""Telling what is there holds the keys of all of it in memory for a while, about 25 MB for 100,000 operations."""
+
+
+@dataclass(frozen=True, slots=True)
+class WatchQuery:
+    """What to watch. An empty project or name_prefix stands for all, start_revision 0 for what is there first."""
+
+    project: str
+    name_prefix: str
+    start_revision: int
+
+    def is_met_by(self, resource: Resource) -> bool:
+        """Whether changes of a resource are to be told."""
+        return (not self.project or resource.project == self.project) and resource.name.startswith(self.name_prefix)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One message of a watch; `revision` is up to where everything has been told with it."""
+
+    event: Event
+    view: View
+    revision: int
+
+
+class Watching:
+    """Serves watches.
+
+    Args:
+        etcd: The client.
+        keys: Where things lie.
+        store: Reads what is to be told.
+        listing: Reads what is there.
+        hub: Hears what happens.
+    """
+
+    def __init__(self, etcd: EtcdClient, keys: Keys, store: EtcdStore, listing: Listing, hub: WatchHub) -> None:
+        self._etcd = etcd
+        self._keys = keys
+        self._store = store
+        self._listing = listing
+        self._hub = hub
+        self._snapshots = asyncio.Semaphore(_SNAPSHOTS_AT_ONCE)
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        """End all watches: the service is stopping."""
+        self._stopping.set()
+        self._hub.stop()
+
+    async def watch(self, query: WatchQuery, deadline: Deadline) -> AsyncIterator[Told]:
+        """Tell of changes, for ever.
+
+        Args:
+            query: Of which.
+            deadline: For the first answer from etcd, so that a caller learns in time that there is none.
+
+        Raises:
+            RevisionCompactedError: The history from start_revision on is not kept any more.
+            RevisionInFutureError: start_revision is yet to come.
+            WatchEndedError: The watch cannot go on; it says from where to resume.
+            StoreError: etcd cannot answer.
+        """
+        current = await self._store.current_revision(deadline)
+        if query.start_revision > current + 1:
+            raise RevisionInFutureError(current)
+        after = query.start_revision - 1
+        if not query.start_revision:
+            after = current
+            async with self._snapshots, contextlib.aclosing(self._present(query, current)) as present:
+                async for told in present:
+                    yield told
+        async with contextlib.aclosing(self._changes(query, after)) as changes:
+            async for told in changes:
+                yield told
+
+    async def _present(self, query: WatchQuery, revision: int) -> AsyncGenerator[Told, None]:
+        """Tell what is there at a revision, in the order of the latest changes.
+
+        So whoever hears only a part of it can resume behind the last one it has heard: nothing that it has not heard
+        is older. The very last one stands for the whole revision.
+        """
+        try:
+            found = await self._in_order_of_change(query, revision)
+            for first in range(0, len(found), DETAILS_AT_ONCE):
+                some = found[first : first + DETAILS_AT_ONCE]
+                deadline = Deadline(_READ_SECONDS)
+                snapshots = await self._store.snapshots([resource for _, resource in some], revision, deadline)
+                pairs = [Found(resource, snapshot) for (_, resource), snapshot in zip(some, snapshots, strict=True)]
+                for place, view in enumerate(await self._listing.views(pairs, revision, deadline), first):
+                    is_last = place + 1 == len(found)
+                    is_last_of_revision = is_last or found[place + 1][0] > found[place][0]
+                    told_up_to = revision if is_last else found[place][0] - (not is_last_of_revision)
+                    yield Told(_fitting(view.state), view, told_up_to)
+        except RevisionGoneError as error:
+            raise RevisionCompactedError(revision + 1) from error
+
+    async def _in_order_of_change(self, query: WatchQuery, revision: int) -> list[tuple[int, Resource]]:
+        everything = OperationsQuery(query.project, query.name_prefix, frozenset())
+        scan = Scan(self._etcd, self._keys, self._store, everything, revision=revision)
+        return sorted(
+            [
+                (found.snapshot.record_revision, found.resource)
+                async for found in scan.run(None, _SCAN)
+                if query.is_met_by(found.resource)
+            ]
+        )
+
+    async def _changes(self, query: WatchQuery, after: int) -> AsyncGenerator[Told, None]:
+        """Tell what happened after a revision and happens now: from etcd's history as far back as the hub cannot."""
+        if not self._hub.covers(after):
+            async with contextlib.aclosing(self._history(after)) as batches:
+                async for batch in batches:
+                    for occurrence in occurrences(batch, self._keys):
+                        if query.is_met_by(occurrence.resource):
+                            view = await self._store.view_after(occurrence, Deadline(_READ_SECONDS))
+                            yield Told(occurrence.event, view, occurrence.told_up_to)
+                    after = batch.revision
+                    if self._hub.covers(after):
+                        break
+        async with contextlib.aclosing(self._hub.follow(after)) as entries:
+            async for entry in entries:
+                if query.is_met_by(entry.occurrence.resource):
+                    try:
+                        view = await self._hub.view(entry)
+                    except StoreUnavailableError as error:
+                        raise WatchInterruptedError(f"etcd is not available: {error.why}", after + 1) from error
+                    yield Told(entry.occurrence.event, view, entry.occurrence.told_up_to)
+                after = entry.occurrence.told_up_to
+
+    async def _history(self, after: int) -> AsyncGenerator[Batch, None]:
+        """Yield etcd's changes after a revision, until the service stops."""
+        watch = EtcdWatch(self._etcd, self._keys.watched, after + 1, patience_seconds=_BLIND_SECONDS)
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        try:
+            async with contextlib.aclosing(watch.batches()) as batches:
+                while True:
+                    following = asyncio.ensure_future(anext(batches))
+                    await asyncio.wait({following, stopping}, return_when=asyncio.FIRST_COMPLETED)
+                    if stopping.done():
+                        following.cancel()
+                        await asyncio.wait({following})
+                        raise WatchInterruptedError("the service is stopping", after + 1)
+                    batch = await following
+                    yield batch
+                    after = batch.revision
+        except StoreUnavailableError as error:
+            raise WatchInterruptedError("etcd cannot be reached", after + 1) from error
+        finally:
+            stopping.cancel()
+
+
+def _fitting(state: State) -> Event:
+    """Return the event that fits a state (CONTRACT section 3)."""
+    return Event.CREATED if state is State.PENDING else Event(state.value)

@@ -1,0 +1,51 @@
+"""One etcd for the session, one key prefix and one service for each test."""
+
+import os
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from support import Peer, TestClock, connected
+
+from operation_service.embedded_etcd import EmbeddedEtcd, find_etcd_binary
+from operation_service.server import running
+from operation_service.settings import Settings
+
+DESCRIPTORS = Path(__file__).parent.parent / "examples" / "virtual_machine.binpb"
+
+
+@pytest.fixture(scope="session")
+async def etcd(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
+    """The URL of a real etcd: TEST_ETCD_BINARY, else the one that the service would start."""
+    explicit = os.environ.get("TEST_ETCD_BINARY")
+    binary = await find_etcd_binary(Path(explicit) if explicit else None)
+    member = EmbeddedEtcd(binary, tmp_path_factory.mktemp("etcd"))
+    yield await member.start()
+    await member.stop()
+
+
+@pytest.fixture
+def settings() -> Settings:
+    """A service on any free port, with keys of its own."""
+    return Settings(listen="127.0.0.1:0", key_prefix=f"/test/{uuid.uuid4().hex}/", descriptor_sets=(DESCRIPTORS,))
+
+
+@pytest.fixture
+def clock() -> TestClock:
+    """The service's clock, which a test can push."""
+    return TestClock()
+
+
+@pytest.fixture
+async def address(etcd: str, settings: Settings, clock: TestClock) -> AsyncIterator[str]:
+    """Where the test's service listens."""
+    async with running(settings, [etcd], clock) as service:
+        yield service.address
+
+
+@pytest.fixture
+async def peer(address: str) -> AsyncIterator[Peer]:
+    """A caller of the test's service."""
+    async with connected(address) as peer:
+        yield peer
