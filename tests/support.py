@@ -73,15 +73,12 @@ def refusal_of(error: grpc.aio.AioRpcError) -> Refusal:
     assert status.code == error.code().value[0]
     refusal = Refusal(error.code(), error.details() or "", ErrorInfo())
     for detail in status.details:
-        if detail.Is(ErrorInfo.DESCRIPTOR):
-            detail.Unpack(refusal.info)
-        elif detail.Is(BadRequest.DESCRIPTOR):
-            bad = BadRequest()
-            detail.Unpack(bad)
+        if detail.Unpack(refusal.info):
+            continue
+        bad, retry = BadRequest(), RetryInfo()
+        if detail.Unpack(bad):
             refusal = replace(refusal, violations={v.field: v.description for v in bad.field_violations})
-        elif detail.Is(RetryInfo.DESCRIPTOR):
-            retry = RetryInfo()
-            detail.Unpack(retry)
+        elif detail.Unpack(retry):
             refusal = replace(refusal, retry_seconds=retry.retry_delay.ToTimedelta().total_seconds())
     assert refusal.info.domain == "operation.n0stack"
     return refusal
@@ -110,7 +107,7 @@ class Peer:
         """Another peer on the same connection."""
         return Peer(self.channel, token)
 
-    async def call(self, rpc: str, request: Message, *, fence: object = None) -> Any:  # noqa: ANN401
+    async def call(self, rpc: str, request: Message, *, fence: object = None) -> Any:
         """Make a call; the fencing token that comes back stays in `fencing_token`."""
         metadata = () if fence is None else ((FENCING_TOKEN, str(fence)),)
         call = getattr(self.stub, rpc)(request, timeout=self.timeout, metadata=metadata)
@@ -119,14 +116,18 @@ class Peer:
         self.fencing_token = int(trailers[FENCING_TOKEN]) if FENCING_TOKEN in trailers else None
         return answer
 
-    async def create(self, name: str = NAME, *, fence: object = None, **fields: Any) -> Operation:  # noqa: ANN401
-        values = {"project": PROJECT, "operation_request": shutdown_request(), "proposing_peer_token": self.token}
+    async def create(self, name: str = NAME, *, fence: object = None, **fields: Any) -> Operation:
+        values: dict[str, Any] = {
+            "project": PROJECT,
+            "operation_request": shutdown_request(),
+            "proposing_peer_token": self.token,
+        }
         request = pb.CreateOperationRequest(name=name, **(values | fields))
         answer: Operation = await self.call("CreateOperation", request, fence=fence)
         return answer
 
-    async def propose(self, name: str = NAME, *, fence: object = None, **fields: Any) -> Operation:  # noqa: ANN401
-        values = {"project": PROJECT, "lock_for_seconds": 30, "proposing_peer_token": self.token}
+    async def propose(self, name: str = NAME, *, fence: object = None, **fields: Any) -> Operation:
+        values: dict[str, Any] = {"project": PROJECT, "lock_for_seconds": 30, "proposing_peer_token": self.token}
         request = ProposeOperationRequest(name=name, **(values | fields))
         answer: Operation = await self.call("ProposeOperation", request, fence=fence)
         return answer
@@ -137,21 +138,21 @@ class Peer:
         name: str = NAME,
         *,
         fence: object = None,
-        **fields: Any,  # noqa: ANN401
+        **fields: Any,
     ) -> Operation:
-        values = {"project": PROJECT, "log_message": message, "proposing_peer_token": self.token}
+        values: dict[str, Any] = {"project": PROJECT, "log_message": message, "proposing_peer_token": self.token}
         request = pb.AppendOperationLogRequest(name=name, **(values | fields))
         answer: Operation = await self.call("AppendOperationLog", request, fence=fence)
         return answer
 
-    async def complete(self, name: str = NAME, *, fence: object = None, **fields: Any) -> Operation:  # noqa: ANN401
-        values = {"project": PROJECT, "proposing_peer_token": self.token}
+    async def complete(self, name: str = NAME, *, fence: object = None, **fields: Any) -> Operation:
+        values: dict[str, Any] = {"project": PROJECT, "proposing_peer_token": self.token}
         request = pb.CompleteOperationRequest(name=name, **(values | fields))
         answer: Operation = await self.call("CompleteOperation", request, fence=fence)
         return answer
 
-    async def cancel(self, name: str = NAME, *, fence: object = None, **fields: Any) -> Operation:  # noqa: ANN401
-        values = {"project": PROJECT, "proposing_peer_token": self.token}
+    async def cancel(self, name: str = NAME, *, fence: object = None, **fields: Any) -> Operation:
+        values: dict[str, Any] = {"project": PROJECT, "proposing_peer_token": self.token}
         request = pb.CancelOperationRequest(name=name, **(values | fields))
         answer: Operation = await self.call("CancelOperation", request, fence=fence)
         return answer
@@ -160,16 +161,16 @@ class Peer:
         answer: pb.OperationRecord = await self.call("GetOperation", pb.GetOperationRequest(project=project, name=name))
         return answer
 
-    async def list(self, **fields: Any) -> pb.ListOperationsResponse:  # noqa: ANN401
+    async def list(self, **fields: Any) -> pb.ListOperationsResponse:
         answer: pb.ListOperationsResponse = await self.call("ListOperations", pb.ListOperationsRequest(**fields))
         return answer
 
-    async def logs(self, name: str = NAME, **fields: Any) -> pb.ListOperationLogsResponse:  # noqa: ANN401
+    async def logs(self, name: str = NAME, **fields: Any) -> pb.ListOperationLogsResponse:
         request = pb.ListOperationLogsRequest(**({"project": PROJECT, "name": name} | fields))
         answer: pb.ListOperationLogsResponse = await self.call("ListOperationLogs", request)
         return answer
 
-    def watch(self, **fields: Any) -> Any:  # noqa: ANN401
+    def watch(self, **fields: Any) -> Any:
         """Begin a watch; `await call.read()` brings the next message."""
         return self.stub.WatchOperations(pb.WatchOperationsRequest(**fields), timeout=self.timeout)
 
@@ -180,12 +181,12 @@ class Peer:
 
 def state_name(state: int) -> str:
     """OPERATION_STATE_LOCKED is LOCKED."""
-    return pb.OperationState.Name(state).removeprefix("OPERATION_STATE_")
+    return pb.OperationState.Name(pb.OperationState.ValueType(state)).removeprefix("OPERATION_STATE_")
 
 
 def event_name(event: int) -> str:
     """OPERATION_EVENT_LOCKED is LOCKED."""
-    return pb.OperationEvent.Name(event).removeprefix("OPERATION_EVENT_")
+    return pb.OperationEvent.Name(pb.OperationEvent.ValueType(event)).removeprefix("OPERATION_EVENT_")
 
 
 def messages(operation: Operation) -> Sequence[str]:
