@@ -5,7 +5,9 @@ import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import grpc
 import pytest
+from etcd_hands import EtcdHands
 from support import Peer, TestClock, connected
 
 from operation_service.embedded_etcd import EmbeddedEtcd, find_etcd_binary
@@ -49,3 +51,10 @@ async def peer(address: str) -> AsyncIterator[Peer]:
     """A caller of the test's service."""
     async with connected(address) as peer:
         yield peer
+
+
+@pytest.fixture
+async def hands(etcd: str, settings: Settings) -> AsyncIterator[EtcdHands]:
+    """Hands on the keys of the test's service."""
+    async with grpc.aio.insecure_channel(etcd.removeprefix("http://")) as channel:
+        yield EtcdHands(channel, settings.key_prefix)
