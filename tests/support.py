@@ -189,8 +189,8 @@ def event_name(event: int) -> str:
     return pb.OperationEvent.Name(pb.OperationEvent.ValueType(event)).removeprefix("OPERATION_EVENT_")
 
 
-def messages(operation: Operation) -> Sequence[str]:
-    """The log messages of an operation."""
+def messages(operation: Operation | pb.ListOperationLogsResponse) -> Sequence[str]:
+    """The log messages of an operation, or of a page."""
     return [log.message for log in operation.logs]
 
 

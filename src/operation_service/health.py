@@ -8,7 +8,7 @@ from grpc_health.v1.health import aio as health_aio
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 
 from operation_service.clock import Deadline
-from operation_service.errors import OperationError
+from operation_service.errors import StoreUnavailableError
 from operation_service.etcd_client import EtcdClient
 
 _log = logging.getLogger(__name__)
@@ -44,8 +44,8 @@ class HealthMonitor:
         request = etcdrpc.RangeRequest(key=b"health", count_only=True)
         try:
             await self._etcd.range(request, Deadline(_PATIENCE_SECONDS))
-        except OperationError as error:
-            await self._tell(False, str(error))
+        except StoreUnavailableError as error:
+            await self._tell(False, f"etcd is not available: {error.why}")
         else:
             await self._tell(True, "etcd answers")
 

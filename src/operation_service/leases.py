@@ -17,8 +17,9 @@ _log = logging.getLogger(__name__)
 
 _KEYS_PER_LEASE = 1_000
 _REVOKE_SECONDS = 5.0
-_SHARED_FOR = 0.05
-"""A record may stay longer than the retention time by this share of it, and by a second at least."""
+_SLACK = 0.05
+"""A shared lease is granted for so much more of the retention time (a second at least), and then serves records that
+need from twice that less up to its very end: so those of short and of long locks find a common one."""
 
 
 @dataclass(slots=True)
@@ -60,10 +61,10 @@ class Leases:
         """
         now = self._clock.monotonic()
         seconds = lock_seconds + self._retention_seconds
-        slack = max(1.0, self._retention_seconds * _SHARED_FOR)
+        slack = max(1.0, self._retention_seconds * _SLACK)
         self._shared = [shared for shared in self._shared if shared.ends_at > now and shared.free_places]
         for shared in self._shared:
-            if now + seconds <= shared.ends_at <= now + seconds + slack:
+            if now + seconds <= shared.ends_at <= now + seconds + 2 * slack:
                 shared.free_places -= 1
                 return shared.id
         lease = await self._etcd.grant(seconds + int(slack), deadline)

@@ -1,0 +1,55 @@
+"""Real processes, each ended by its pid with the test that started it."""
+
+import itertools
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from e2e.support_e2e import Etcd, Serve, Server, StartEtcd, etcd_binary, start_server
+
+from operation_service.embedded_binary import EtcdBinary
+
+
+@pytest.fixture(scope="session")
+async def binary() -> EtcdBinary:
+    """The etcd that tests run on."""
+    return await etcd_binary()
+
+
+@pytest.fixture
+async def serve(tmp_path: Path, binary: EtcdBinary) -> AsyncIterator[Serve]:
+    """Start services; without --etcd-endpoints they get the etcd that the tests run on, and a data directory."""
+    started: list[Server] = []
+    numbers = itertools.count(1)
+
+    async def start(*flags: str | Path, wait: bool = True, **variables: str) -> Server:
+        words = [*map(str, flags)]
+        if "--listen" not in words and "OPERATION_SERVICE_LISTEN" not in variables:
+            words += ["--listen", "127.0.0.1:0"]
+        if "--etcd-endpoints" not in words and "OPERATION_SERVICE_ETCD_ENDPOINTS" not in variables:
+            if "--etcd-binary" not in words and "OPERATION_SERVICE_ETCD_BINARY" not in variables:
+                words += ["--etcd-binary", str(binary.path)]
+            if "--data-dir" not in words and "OPERATION_SERVICE_DATA_DIR" not in variables:
+                words += ["--data-dir", str(tmp_path / "data")]
+        server = await start_server(tmp_path / f"service-{next(numbers)}.log", *words, **variables)
+        started.append(server)
+        return await server.serving() if wait else server
+
+    yield start
+    for server in started:
+        await server.stop(signal.SIGKILL if server.address == "" else signal.SIGTERM)
+
+
+@pytest.fixture
+async def start_etcd(tmp_path: Path, binary: EtcdBinary) -> AsyncIterator[StartEtcd]:
+    """Make etcds that a test may stop and kill."""
+    made: list[Etcd] = []
+
+    async def make(*flags: str, start: bool = True) -> Etcd:
+        made.append(Etcd(binary, tmp_path / f"etcd-{len(made) + 1}", flags))
+        return await made[-1].start() if start else made[-1]
+
+    yield make
+    for etcd in made:
+        await etcd.kill()

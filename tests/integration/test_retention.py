@@ -1,0 +1,105 @@
+"""Rule 14: nothing lives for ever by accident."""
+
+from dataclasses import replace
+
+import grpc
+import pytest
+from etcd_hands import EtcdHands
+from support import NAME, Peer, refused
+from waiting import reaches, soon
+
+from operation_service.etcd_client import EtcdClient
+from operation_service.janitor import Janitor
+from operation_service.keys import Keys
+from operation_service.settings import Settings
+
+RETENTION_SECONDS = 2
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    return replace(settings, retention_seconds=RETENTION_SECONDS)
+
+
+async def test_what_is_over_leaves_etcd_with_all_it_had(peer: Peer, hands: EtcdHands) -> None:
+    await peer.create(lock_for_seconds=30, log_message="one")
+    await peer.append("two")
+    await peer.complete()
+    assert await peer.state() == "SUCCEEDED"
+
+    async def is_empty() -> bool:
+        return await hands.keys() == []
+
+    assert await soon(is_empty)
+    assert (await refused(peer.get())).code == grpc.StatusCode.NOT_FOUND
+
+
+async def test_a_lock_that_ran_out_leaves_etcd_after_the_retention_time(peer: Peer, hands: EtcdHands) -> None:
+    await peer.propose(lock_for_seconds=2, log_message="one")
+    assert await reaches(peer, "EXPIRED")
+
+    async def is_empty() -> bool:
+        return await hands.keys() == []
+
+    assert await soon(is_empty)
+
+
+async def test_pending_records_hang_on_no_lease_and_locked_ones_outlive_their_lock(
+    peer: Peer, hands: EtcdHands
+) -> None:
+    await peer.create()
+    assert await hands.ttl_of("records/") == 0
+    await peer.propose(lock_for_seconds=50)
+    assert await hands.ttl_of("locks/") == 50
+    assert await hands.ttl_of("records/") >= 50 + RETENTION_SECONDS
+    await peer.append("a step")
+    assert await hands.ttl_of("records/") >= 50 + RETENTION_SECONDS
+    await peer.complete()
+    assert RETENTION_SECONDS <= await hands.ttl_of("records/") < 50
+
+
+async def test_the_lock_of_a_cancelled_peer_is_remembered_no_longer_than_it_would_have_lasted(
+    peer: Peer, hands: EtcdHands
+) -> None:
+    await peer.propose(lock_for_seconds=40)
+    await peer.cancel()
+    assert await hands.ttl_of("cancelled/") == 40
+
+
+async def test_an_operation_held_for_longer_than_the_retention_time_keeps_its_first_logs(peer: Peer) -> None:
+    await peer.propose(lock_for_seconds=30, log_message="first")
+
+    async def is_later() -> bool:
+        await peer.propose(lock_for_seconds=30)
+        record = await peer.get()
+        now = record.operation.locked_until.ToSeconds() - 30
+        return now - record.locked_since.ToSeconds() > RETENTION_SECONDS + 2
+
+    assert await soon(is_later)
+    assert [log.message for log in (await peer.get()).operation.logs] == ["first"]
+
+
+async def test_details_that_nobody_heard_lose_their_record_are_swept(
+    etcd: str, settings: Settings, hands: EtcdHands
+) -> None:
+    await hands.put(f"details/project/{NAME}#0123/log/0000000001", b"{}")
+    await hands.put(f"details/project/{NAME}#0123/request", b"")
+    client = EtcdClient([etcd])
+    try:
+        await Janitor(client, Keys(settings.key_prefix)).sweep()
+    finally:
+        await client.close()
+    assert await hands.keys() == []
+
+
+async def test_sweeping_leaves_what_has_a_record(peer: Peer, hands: EtcdHands, etcd: str, settings: Settings) -> None:
+    await peer.create(log_message="requested")
+    await hands.put("details/project/vm#0123/log/0000000001", b"{}")
+    await hands.put(f"details/project/{NAME}#0123/log/0000000001", b"{}")
+    client = EtcdClient([etcd])
+    try:
+        await Janitor(client, Keys(settings.key_prefix)).sweep()
+    finally:
+        await client.close()
+    assert len(await hands.keys("details/")) == 2
+    assert (await peer.get()).operation.logs[0].message == "requested"
