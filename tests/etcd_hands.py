@@ -59,3 +59,9 @@ class EtcdHands:
         revision = await self.revision()
         await self.kv.Compact(etcdrpc.CompactionRequest(revision=revision, physical=True))
         return revision
+
+    async def delete_below(self, below: str) -> None:
+        """Delete all keys that begin with this, in one revision."""
+        start = f"{self.prefix}{below}".encode()
+        end = start[:-1] + bytes([start[-1] + 1])
+        await self.kv.DeleteRange(etcdrpc.DeleteRangeRequest(key=start, range_end=end))

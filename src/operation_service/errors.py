@@ -20,9 +20,10 @@
     │   ├── RevisionInFutureError
     │   └── CorruptRecordError
     ├── PageTokenExpiredError          the moment of a listing is not kept any more
-    └── WatchEndedError                a watch cannot go on
-        ├── WatcherTooSlowError
-        └── WatchInterruptedError
+    ├── WatchEndedError                a watch cannot go on
+    │   ├── WatcherTooSlowError
+    │   └── WatchInterruptedError
+    └── UnforeseenError                a mistake in the service itself
 
 `status.py` says, in one table, which gRPC code and reason each has.
 """
@@ -302,3 +303,10 @@ class WatchInterruptedError(WatchEndedError):
 
     def __init__(self, why: str, resume_revision: int) -> None:
         super().__init__(f"this watch was interrupted ({why})", resume_revision)
+
+
+class UnforeseenError(OperationError):
+    """A mistake in the service, which is in its log and nowhere else."""
+
+    def __init__(self) -> None:
+        super().__init__("a mistake in the service, which has logged it: please report it")

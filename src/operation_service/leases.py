@@ -18,8 +18,8 @@ _log = logging.getLogger(__name__)
 _KEYS_PER_LEASE = 1_000
 _REVOKE_SECONDS = 5.0
 _SLACK = 0.05
-"""A shared lease is granted for so much more of the retention time (a second at least), and then serves records that
-need from twice that less up to its very end: so those of short and of long locks find a common one."""
+"""A shared lease is granted with this share of the retention time to spare, and a second at least. It serves records
+that need up to twice that less than what is left of it, so that those of short and of long locks find a common one."""
 
 
 @dataclass(slots=True)
@@ -62,7 +62,8 @@ class Leases:
         now = self._clock.monotonic()
         seconds = lock_seconds + self._retention_seconds
         slack = max(1.0, self._retention_seconds * _SLACK)
-        self._shared = [shared for shared in self._shared if shared.ends_at > now and shared.free_places]
+        useful_from = now + self._retention_seconds
+        self._shared = [shared for shared in self._shared if shared.ends_at >= useful_from and shared.free_places]
         for shared in self._shared:
             if now + seconds <= shared.ends_at <= now + seconds + 2 * slack:
                 shared.free_places -= 1

@@ -117,7 +117,7 @@ class Listing:
         if not token:
             return None
         start = page_token.read(token, OperationsToken, str(query))
-        if start.revision < 1 or not is_project(start.after_project) or not is_name(start.after_name):
+        if not is_project(start.after_project) or not is_name(start.after_name):
             raise InvalidRequestError([Violation("page_token", "must be a next_page_token, unchanged")])
         return start
 
@@ -165,7 +165,7 @@ class Listing:
         """
         if token:
             at = page_token.read(token, LogsToken, str(resource))
-            if not 0 <= at.after < at.count or not at.operation_id.isalnum():
+            if at.after >= at.count or not at.operation_id.isalnum():
                 raise InvalidRequestError([Violation("page_token", "must be a next_page_token, unchanged")])
         else:
             record = (await self._store.read(resource, "", deadline)).record

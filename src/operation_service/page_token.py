@@ -3,13 +3,14 @@
 import base64
 import binascii
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
 
 from operation_service.errors import InvalidRequestError, Violation
 
 _MAX_CHARACTERS = 2_000
+_Count = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,7 @@ class OperationsToken:
         query: What was asked for, so that a token cannot go on with something else.
     """
 
-    revision: int
+    revision: _Count
     after_project: str
     after_name: str
     query: str
@@ -41,8 +42,8 @@ class LogsToken:
     """
 
     operation_id: str
-    count: int
-    after: int
+    count: _Count
+    after: _Count
     query: str
 
 

@@ -38,6 +38,7 @@ TABLE: dict[type[OperationError], tuple[grpc.StatusCode, str]] = {
     errors.WatcherTooSlowError: (Code.RESOURCE_EXHAUSTED, "WATCHER_TOO_SLOW"),
     errors.WatchInterruptedError: (Code.UNAVAILABLE, "WATCH_INTERRUPTED"),
     errors.CorruptRecordError: (Code.DATA_LOSS, "CORRUPT_RECORD"),
+    errors.UnforeseenError: (Code.INTERNAL, "UNFORESEEN"),
 }
 
 

@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.unknown_fields import UnknownFieldSet
 
-from operation_service.errors import InvalidRequestError, OperationError, Violation
+from operation_service.errors import InvalidRequestError, OperationError, UnforeseenError, Violation
 from operation_service.status import to_status
 
 _log = logging.getLogger(__name__)
@@ -123,11 +123,14 @@ async def _errors_told(request: Request, context: Context) -> AsyncIterator[None
             raise request  # noqa: TRY301, the one place where errors are told
         yield
     except OperationError as error:
-        project, name = getattr(request, "project", ""), getattr(request, "name", "")
-        await context.abort_with_status(to_status(error, project=project, name=name))
+        await _abort(context, error, request)
     except grpc.aio.AbortError:
         raise
     except Exception:  # noqa: BLE001, the last resort, which logs and tells
         _log.exception("a call failed in a way that nobody has foreseen")
-        message = "a mistake in the service, which has logged it: please report it"
-        await context.abort(grpc.StatusCode.INTERNAL, message)
+        await _abort(context, UnforeseenError(), request)
+
+
+async def _abort(context: Context, error: OperationError, request: Request) -> None:
+    project, name = getattr(request, "project", ""), getattr(request, "name", "")
+    await context.abort_with_status(to_status(error, project=project, name=name))

@@ -31,6 +31,7 @@ MASKS = [
         (r"n0stack-fencing-token: [1-9]\d*", "n0stack-fencing-token: <number>"),
         (r"\b[0-9a-f]{32}\b", "<id>"),
         (r"\b[0-9a-f]{64}\b", "<digest>"),
+        (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}", "<time>"),
         # protobuf's JSON for Go is free to put spaces here and there.
         (r"(?<=[,:{\[])[ \t]+", ""),
     )
@@ -130,13 +131,13 @@ def flags_of(make_run: str) -> list[str]:
     return [str(ROOT / word) if word.startswith("examples/") else word for word in shlex.split(args)]
 
 
-def adapted(text: str, server: Server) -> str:
+def adapted(text: str, server: Server, etcd_url: str) -> str:
     """A command as README has it, but for this service, its etcd, and the programs next to this Python."""
     return (
         text.replace("127.0.0.1:50051", server.address)
         .replace(".venv/bin/grpcurl", shlex.quote(str(GRPCURL)))
         .replace(".venv/bin/etcdctl", shlex.quote(str(etcdctl_path())))
-        .replace("http://127.0.0.1:2379", server.etcd_url)
+        .replace(etcd_url, server.etcd_url)
     )
 
 
@@ -144,11 +145,13 @@ async def play(readme: str, folder: Path, serve: Serve) -> list[str]:
     """Run README's session; return what is not as it says."""
     first, *session = itertools.dropwhile(lambda each: "ARGS=" not in each.text, commands(readme))
     server = await serve(*flags_of(first.text))
+    assert is_shown(["", *server.log.splitlines()], first.shown), server.log
+    etcd_url = first.shown[-1].rpartition("etcd at ")[2]
     differences: list[str] = []
     bash = await shell(folder)
     try:
         for command in session:
-            real = await bash.run(adapted(command.text, server))
+            real = await bash.run(adapted(command.text, server, etcd_url))
             until_time = asyncio.get_running_loop().time() + PATIENCE_SECONDS
             while not is_shown(real, command.shown):
                 if not READS.match(command.text) or asyncio.get_running_loop().time() > until_time:
@@ -156,7 +159,7 @@ async def play(readme: str, folder: Path, serve: Serve) -> list[str]:
                     differences.append(f"README.md:{command.line}: {command.text}\nshows:\n{shows}\ngives:\n{gives}")
                     break
                 await asyncio.sleep(0.2)
-                real = await bash.run(adapted(command.text, server))
+                real = await bash.run(adapted(command.text, server, etcd_url))
             if differences:
                 break
     finally:

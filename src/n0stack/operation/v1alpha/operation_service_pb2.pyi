@@ -209,6 +209,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """DATA_LOSS. What etcd holds for the resource cannot be read; its keys were changed by
     hand, or by a newer version of the service. Metadata: key.
     """
+    ERROR_REASON_UNFORESEEN: _ErrorReason.ValueType  # 20
+    """INTERNAL. A mistake in the service, which has logged it. Please report it. A change may or
+    may not have been made.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason names why a call was refused: the reason of the google.rpc.ErrorInfo that
@@ -292,6 +296,10 @@ with the watch. Metadata: resume_revision. Watch again with that as start_revisi
 ERROR_REASON_CORRUPT_RECORD: ErrorReason.ValueType  # 19
 """DATA_LOSS. What etcd holds for the resource cannot be read; its keys were changed by
 hand, or by a newer version of the service. Metadata: key.
+"""
+ERROR_REASON_UNFORESEEN: ErrorReason.ValueType  # 20
+"""INTERNAL. A mistake in the service, which has logged it. Please report it. A change may or
+may not have been made.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 

@@ -1,0 +1,265 @@
+"""WatchOperations: what is there, then every change, with no gap and no duplicate; and how it ends."""
+
+import asyncio
+from typing import Any
+
+import grpc
+from etcd_hands import EtcdHands
+from google.rpc.code_pb2 import Code
+from google.rpc.status_pb2 import Status
+from support import PROJECT, Peer, connected, event_name, messages, refused, shutdown_request, state_name
+
+from n0stack.operation.v1alpha import operation_service_pb2 as pb
+from operation_service.server import running
+from operation_service.settings import Settings
+
+
+async def read(watch: Any, count: int) -> list[pb.WatchOperationsResponse]:
+    """Read so many messages."""
+    async with asyncio.timeout(20):
+        return [await watch.read() for _ in range(count)]
+
+
+def told(responses: list[pb.WatchOperationsResponse]) -> list[str]:
+    return [f"{event_name(response.event)} {response.operation.name}" for response in responses]
+
+
+async def test_first_what_is_there_one_event_each_that_fits_its_state(peer: Peer, hands: EtcdHands) -> None:
+    await peer.create("pending")
+    await peer.propose("locked")
+    await peer.propose("dead", is_disabled_cancel=True)
+    await hands.let_lock_run_out("dead")
+    await peer.propose("expired")
+    await hands.let_lock_run_out("expired")
+    await peer.propose("succeeded")
+    await peer.complete("succeeded")
+    await peer.propose("failed")
+    await peer.complete("failed", error=Status(code=Code.ABORTED))
+    await peer.propose("cancelled")
+    await peer.cancel("cancelled")
+
+    responses = await read(peer.watch(), 7)
+
+    assert sorted(told(responses)) == [
+        "CANCELLED cancelled",
+        "CREATED pending",
+        "EXPIRED expired",
+        "FAILED failed",
+        "LOCKED locked",
+        "OPERATOR_DEAD dead",
+        "SUCCEEDED succeeded",
+    ]
+
+
+async def test_then_every_change_as_it_happens(peer: Peer, hands: EtcdHands) -> None:
+    watch = peer.watch(project=PROJECT)
+    await peer.create("vm", log_message="requested")
+    await peer.propose("vm", is_disabled_cancel=True)
+    await peer.propose("vm", is_disabled_cancel=True)
+    await peer.append("a step", "vm")
+    await hands.let_lock_run_out("vm")
+    await peer.propose("vm")
+    await hands.let_lock_run_out("vm")
+    await peer.propose("vm")
+    await peer.cancel("vm")
+    await peer.named("other").create("vm", lock_for_seconds=30)
+    await peer.named("other").complete("vm")
+
+    responses = await read(watch, 11)
+
+    assert [event.split()[0] for event in told(responses)] == [
+        "CREATED",
+        "LOCKED",
+        "RENEWED",
+        "LOGGED",
+        "OPERATOR_DEAD",
+        "LOCKED",
+        "EXPIRED",
+        "LOCKED",
+        "CANCELLED",
+        "LOCKED",
+        "SUCCEEDED",
+    ]
+
+
+async def test_each_event_shows_the_operation_as_it_was_after_the_change(peer: Peer, hands: EtcdHands) -> None:
+    watch = peer.watch()
+    await peer.create(log_message="requested")
+    await peer.propose(log_message="begin", is_disabled_cancel=True)
+    await peer.append("a step")
+    await hands.let_lock_run_out("virtual_machines/web-1")
+
+    created, locked, logged, dead = [response.operation for response in await read(watch, 4)]
+
+    assert created.operation.operation_request == shutdown_request()
+    assert [state_name(each.state) for each in (created, locked, logged, dead)] == [
+        "PENDING",
+        "LOCKED",
+        "LOCKED",
+        "OPERATOR_DEAD",
+    ]
+    assert messages(created.operation) == ["requested"]
+    assert messages(locked.operation) == ["requested", "begin"]
+    assert messages(dead.operation) == ["requested", "begin", "a step"]
+    assert dead.operation.is_disabled_cancel
+    assert dead.operation.HasField("locked_until")
+    assert not dead.HasField("remaining")
+    assert logged.HasField("remaining")
+    assert logged.fencing_token == dead.fencing_token == peer.fencing_token
+
+
+async def test_a_lock_that_runs_out_is_told_without_anybody_asking(peer: Peer) -> None:
+    watch = peer.watch()
+    await peer.propose(lock_for_seconds=2, is_disabled_cancel=True)
+    assert told(await read(watch, 2)) == ["LOCKED virtual_machines/web-1", "OPERATOR_DEAD virtual_machines/web-1"]
+
+
+async def test_filters_by_project_and_prefix(peer: Peer) -> None:
+    watches = [peer.watch(project="other"), peer.watch(name_prefix="vm/"), peer.watch(project=PROJECT, name_prefix="n")]
+    await peer.propose("vm/a")
+    await peer.propose("vm/b", project="other")
+    await peer.propose("net/c")
+    assert told(await read(watches[0], 1)) == ["LOCKED vm/b"]
+    assert told(await read(watches[1], 2)) == ["LOCKED vm/a", "LOCKED vm/b"]
+    assert told(await read(watches[2], 1)) == ["LOCKED net/c"]
+
+
+async def test_no_gap_and_no_duplicate_between_what_is_there_and_what_follows(peer: Peer) -> None:
+    """Watches begin while changes are under way; each sees every later change of what it was told, once."""
+    await peer.propose("vm")
+    sent = [f"step {number}" for number in range(60)]
+
+    async def work() -> None:
+        for message in sent:
+            await peer.append(message, "vm")
+
+    working = asyncio.create_task(work())
+    watches = []
+    for _ in range(10):
+        watches.append(peer.watch())
+        await asyncio.sleep(0.005)
+    await working
+    for watch in watches:
+        (first,) = await read(watch, 1)
+        seen = list(messages(first.operation.operation))
+        while len(seen) < len(sent):
+            (following,) = await read(watch, 1)
+            seen.append(messages(following.operation.operation)[-1])
+        assert seen == sent
+        watch.cancel()
+
+
+async def test_a_watch_that_broke_is_resumed_at_the_last_revision_plus_1(peer: Peer) -> None:
+    watch = peer.watch()
+    names = [f"vm/{number}" for number in range(20)]
+    for name in names:
+        await peer.propose(name)
+    seen = await read(watch, 7)
+    watch.cancel()
+    seen += await read(peer.watch(start_revision=seen[-1].revision + 1), 13)
+    assert told(seen) == [f"LOCKED {name}" for name in names]
+
+
+async def test_a_watch_that_broke_while_told_what_is_there_misses_nothing(peer: Peer, hands: EtcdHands) -> None:
+    names = [f"vm/{number}" for number in range(9)]
+    for name in reversed(names):
+        await peer.propose(name)
+    for stop_after in range(1, 10):
+        watch = peer.watch()
+        seen = await read(watch, stop_after)
+        watch.cancel()
+        rest = peer.watch(start_revision=seen[-1].revision + 1)
+        seen += await read(rest, 9 - stop_after)
+        assert sorted(told(seen)) == [f"LOCKED {name}" for name in names]
+        rest.cancel()
+    assert seen[-1].revision <= await hands.revision()
+
+
+async def test_a_resumed_watch_reads_what_the_service_has_not_seen_itself(
+    peer: Peer, etcd: str, settings: Settings, hands: EtcdHands
+) -> None:
+    """A replica that started after the changes tells them from etcd's history, then goes on with what happens."""
+    start = await hands.revision() + 1
+    await peer.create("vm", log_message="requested")
+    await peer.propose("vm", is_disabled_cancel=True)
+    await hands.let_lock_run_out("vm")
+    async with running(settings, [etcd]) as replica, connected(replica.address) as late_peer:
+        watch = late_peer.watch(start_revision=start)
+        assert told(await read(watch, 3)) == ["CREATED vm", "LOCKED vm", "OPERATOR_DEAD vm"]
+        await peer.propose("vm")
+        await late_peer.append("a step", "vm")
+        assert told(await read(watch, 2)) == ["LOCKED vm", "LOGGED vm"]
+        watch.cancel()
+
+
+async def test_things_that_happen_in_one_revision_are_all_told_after_a_break(peer: Peer, hands: EtcdHands) -> None:
+    for name in ("vm/a", "vm/b", "vm/c"):
+        await peer.propose(name)
+    watch = peer.watch(start_revision=await hands.revision() + 1)
+    await hands.delete_below("locks/")
+    first = await read(watch, 2)
+    watch.cancel()
+    rest = await read(peer.watch(start_revision=first[-1].revision + 1), 3)
+    assert told(first + rest)[-1] == "EXPIRED vm/c"
+    assert {"EXPIRED vm/a", "EXPIRED vm/b", "EXPIRED vm/c"} == set(told(first + rest))
+    assert rest[-1].revision == await hands.revision()
+
+
+async def test_a_compacted_revision_is_out_of_range_and_says_so(
+    peer: Peer, etcd: str, settings: Settings, hands: EtcdHands
+) -> None:
+    await peer.propose()
+    await peer.append()
+    compacted = await hands.compact()
+    async with running(settings, [etcd]) as replica, connected(replica.address) as late_peer:
+        refusal = await refused(late_peer.watch(start_revision=1).read())
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.OUT_OF_RANGE, "REVISION_COMPACTED")
+    assert int(refusal.metadata["compact_revision"]) >= compacted
+    assert "start_revision 0" in refusal.message
+
+
+async def test_a_watch_from_the_future_is_out_of_range(peer: Peer, hands: EtcdHands) -> None:
+    current = await hands.revision()
+    refusal = await refused(peer.watch(start_revision=current + 1000).read())
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.OUT_OF_RANGE, "REVISION_IN_FUTURE")
+    refusal = await refused(peer.watch(start_revision=2**63 - 1).read())
+    assert refusal.code == grpc.StatusCode.OUT_OF_RANGE
+
+
+async def test_a_change_through_one_replica_is_told_by_another(peer: Peer, etcd: str, settings: Settings) -> None:
+    async with running(settings, [etcd]) as replica, connected(replica.address) as there:
+        watch = there.watch()
+        await peer.propose("vm")
+        assert told(await read(watch, 1)) == ["LOCKED vm"]
+        watch.cancel()
+
+
+async def test_watches_end_with_where_to_resume_when_the_service_stops(etcd: str, settings: Settings) -> None:
+    async with running(settings, [etcd]) as service, connected(service.address) as peer:
+        watch = peer.watch()
+        await peer.propose("vm")
+        (seen,) = await read(watch, 1)
+        service.watching.stop()
+        refusal = await refused(watch.read())
+        assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "WATCH_INTERRUPTED")
+        assert refusal.metadata["resume_revision"] == str(seen.revision + 1)
+
+
+async def test_a_record_spoilt_by_hand_silences_no_watch(peer: Peer, hands: EtcdHands) -> None:
+    watch = peer.watch()
+    await peer.propose("vm/spoilt")
+    await hands.put(f"records/{PROJECT}/vm/spoilt", b"not json")
+    await peer.propose("vm/sound")
+    assert told(await read(watch, 2)) == ["LOCKED vm/spoilt", "LOCKED vm/sound"]
+    refusal = await refused(peer.get("vm/spoilt"))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.DATA_LOSS, "CORRUPT_RECORD")
+    assert refusal.metadata["key"].endswith("vm/spoilt")
+
+
+async def test_many_watchers_are_told_the_same(peer: Peer) -> None:
+    watches = [peer.watch() for _ in range(50)]
+    for number in range(10):
+        await peer.propose(f"vm/{number}")
+    for watch in watches:
+        assert told(await read(watch, 10)) == [f"LOCKED vm/{number}" for number in range(10)]
+        watch.cancel()
