@@ -18,7 +18,7 @@ run: .venv/run.stamp ## Serve with an embedded etcd; ARGS="..." are the flags of
 	@exec $(BIN)/operation-service serve $(ARGS)
 
 test: .venv/dev.stamp ## Run all tests against a real etcd; ARGS="..." go to pytest, ETCD=... names the binary
-	$(if $(ETCD),TEST_ETCD_BINARY=$(ETCD)) $(BIN)/pytest $(ARGS)
+	$(if $(ETCD),TEST_ETCD_BINARY=$(ETCD)) $(BIN)/pytest --numprocesses 2 $(ARGS)
 
 check: .venv/dev.stamp ## Look only: format, lint, types, architecture, protos, generated code, Dockerfile
 	$(BIN)/ruff format --check .

@@ -25,6 +25,9 @@ from operation_service.errors import OperationError, StoreOutOfSpaceError, Store
 
 _log = logging.getLogger(__name__)
 
+_REFUSALS = {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.INVALID_ARGUMENT}
+"""What another attempt would meet just the same."""
+
 HAS_LEADER = (("hasleader", "true"),)
 """Makes a member that has lost the quorum say so, instead of answering nothing (ETCD_FACTS, Python clients)."""
 
@@ -180,7 +183,7 @@ class EtcdClient:
                 response = await rpc(member)(request, timeout=timeout, metadata=HAS_LEADER)
             except grpc.aio.AioRpcError as error:
                 failure = translate(error)
-                if not isinstance(failure, StoreUnavailableError):
+                if not isinstance(failure, StoreUnavailableError) or error.code() in _REFUSALS:
                     raise failure from error
                 self.leave(member.channel)
                 if failure.is_outcome_unknown and not is_repeatable:
@@ -211,7 +214,7 @@ def translate(error: grpc.aio.AioRpcError) -> OperationError | LeaseGoneError | 
         return StoreOutOfSpaceError()
     if "revision has been compacted" in details or "is a future revision" in details:
         return RevisionGoneError()
-    if code in {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.INVALID_ARGUMENT}:
+    if code in _REFUSALS:
         _log.error("etcd refuses a call of the service: %s: %s", code.name, details)
         return StoreUnavailableError("etcd refuses the service's call")
     was_not_carried_out = "failed to connect" in details or "no leader" in details

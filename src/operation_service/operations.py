@@ -58,7 +58,7 @@ class Operations:
             ContentionError: Others were faster, again and again. Nothing was changed.
             StoreError: etcd cannot do it. Of these only StoreUnavailableError can be ambiguous, and says so.
         """
-        async with self._turn(command.resource):
+        async with self._turn(command.resource, deadline):
             return await self._change(command, deadline)
 
     async def _change(self, command: Command, deadline: Deadline) -> View:
@@ -116,13 +116,20 @@ class Operations:
             self._beliefs.popitem(last=False)
 
     @contextlib.asynccontextmanager
-    async def _turn(self, resource: Resource) -> AsyncIterator[None]:
+    async def _turn(self, resource: Resource, deadline: Deadline) -> AsyncIterator[None]:
         """Let the calls for one resource pass one by one, so that only those of other replicas can get in between."""
         turn = self._turns.setdefault(resource, _Turn())
         turn.waiting += 1
         try:
-            async with turn.lock:
+            try:
+                async with asyncio.timeout(deadline.remaining()):
+                    await turn.lock.acquire()
+            except TimeoutError as error:
+                raise StoreUnavailableError("earlier calls for the same resource still wait for it") from error
+            try:
                 yield
+            finally:
+                turn.lock.release()
         finally:
             turn.waiting -= 1
             if not turn.waiting:

@@ -1,6 +1,7 @@
 """The nine RPCs: protobuf in, protobuf out. Checks the request, calls, renders; no rule lives here."""
 
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import AsyncGenerator
 from typing import Any
 from urllib.parse import unquote
 
@@ -142,19 +143,20 @@ class OperationServicer(OperationServiceServicer):
 
     async def WatchOperations(
         self, request: pb.WatchOperationsRequest, context: Context
-    ) -> AsyncIterator[pb.WatchOperationsResponse]:
+    ) -> AsyncGenerator[pb.WatchOperationsResponse, None]:
         """Tell of changes until the caller ends the call."""
         check = Validator()
         check.filter(request.project, request.name_prefix)
         check.start_revision(request.start_revision)
         check.finish()
         query = WatchQuery(request.project, request.name_prefix, request.start_revision)
-        async for told in self._watching.watch(query, _deadline(context)):
-            yield pb.WatchOperationsResponse(
-                event=render.EVENTS[told.event],
-                operation=render.operation_record(told.view),
-                revision=told.revision,
-            )
+        async with contextlib.aclosing(self._watching.watch(query, _deadline(context))) as watch:
+            async for told in watch:
+                yield pb.WatchOperationsResponse(
+                    event=render.EVENTS[told.event],
+                    operation=render.operation_record(told.view),
+                    revision=told.revision,
+                )
 
     async def _change(self, command: Command, context: Context) -> Operation:
         view = await self._operations.change(command, _deadline(context))

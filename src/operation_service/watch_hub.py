@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 _BUFFERED = 10_000
 _VIEWS_KEPT = 200
-"""A view may be 660 KiB (a request of 256 KiB, 100 logs of 4 KiB); a late listener reads an older one again."""
+"""A view may be 660 KiB (a request of 256 KiB, 100 logs of 4 KiB); for a late listener an older one is read again."""
 _READS_AT_ONCE = 32
 _READ_SECONDS = 10.0
 _BLIND_SECONDS = 10.0
@@ -164,6 +164,8 @@ class WatchHub:
         Raises:
             OperationError: It cannot be read.
         """
+        if entry.position < self._end - _VIEWS_KEPT:
+            return await self._read(entry.occurrence)
         return await asyncio.shield(entry.view(self._read))
 
     async def _next(self, place: "_Place") -> list[Entry]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 from operation_service.changes import occurrences
@@ -75,7 +75,7 @@ class Watching:
         self._stopping.set()
         self._hub.stop()
 
-    async def watch(self, query: WatchQuery, deadline: Deadline) -> AsyncIterator[Told]:
+    async def watch(self, query: WatchQuery, deadline: Deadline) -> AsyncGenerator[Told, None]:
         """Tell of changes, for ever.
 
         Args:

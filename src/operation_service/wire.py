@@ -7,7 +7,7 @@ writes a traceback. Here a request that cannot be parsed reaches the method's wr
 import contextlib
 import inspect
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import grpc
@@ -107,10 +107,13 @@ def _guarded(behavior: Callable[..., Awaitable[Message]]) -> Callable[..., Await
     return call
 
 
-def _guarded_stream(behavior: Callable[..., AsyncIterator[Message]]) -> Callable[..., AsyncIterator[Message]]:
-    async def call(request: Request, context: Context) -> AsyncIterator[Message]:
-        async with _errors_told(request, context):
-            async for response in behavior(request, context):
+def _guarded_stream(
+    behavior: Callable[..., AsyncGenerator[Message, None]],
+) -> Callable[..., AsyncGenerator[Message, None]]:
+    async def call(request: Request, context: Context) -> AsyncGenerator[Message, None]:
+        # Closed here and now when the caller goes away, not when the garbage collector comes by.
+        async with _errors_told(request, context), contextlib.aclosing(behavior(request, context)) as responses:
+            async for response in responses:
                 yield response
 
     return call

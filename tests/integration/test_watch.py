@@ -4,14 +4,24 @@ import asyncio
 from typing import Any
 
 import grpc
+import pytest
 from etcd_hands import EtcdHands
 from google.rpc.code_pb2 import Code
 from google.rpc.status_pb2 import Status
-from support import PROJECT, Peer, connected, event_name, messages, refused, shutdown_request, state_name
+from support import PROJECT, Peer, TestClock, connected, event_name, messages, refused, shutdown_request, state_name
+from waiting import soon
 
 from n0stack.operation.v1alpha import operation_service_pb2 as pb
+from operation_service.clock import Deadline
+from operation_service.errors import WatcherTooSlowError
+from operation_service.etcd_client import EtcdClient
+from operation_service.etcd_store import EtcdStore
+from operation_service.keys import Keys
+from operation_service.leases import Leases
+from operation_service.lock_times import LockTimes
 from operation_service.server import running
 from operation_service.settings import Settings
+from operation_service.watch_hub import WatchHub
 
 
 async def read(watch: Any, count: int) -> list[pb.WatchOperationsResponse]:
@@ -263,3 +273,40 @@ async def test_many_watchers_are_told_the_same(peer: Peer) -> None:
     for watch in watches:
         assert told(await read(watch, 10)) == [f"LOCKED vm/{number}" for number in range(10)]
         watch.cancel()
+
+
+async def test_a_listener_that_is_left_behind_is_told_so_and_from_where_to_resume(
+    peer: Peer, etcd: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("operation_service.watch_hub._BUFFERED", 5)
+    clock, keys, client = TestClock(), Keys(settings.key_prefix), EtcdClient([etcd])
+    times = LockTimes(clock)
+    store = EtcdStore(client, keys, Leases(client, clock, 60), times, clock)
+    hub = WatchHub(client, keys, store, times, lambda _resource: None)
+    hearing = asyncio.create_task(hub.run())
+    try:
+        await peer.propose("vm/0")
+        revision = await store.current_revision(Deadline(10))
+
+        async def is_hearing() -> bool:
+            return hub.covers(revision)
+
+        assert await soon(is_hearing)
+        listener = hub.follow(revision)
+        await peer.propose("vm/1")
+        first = await anext(listener)
+        for number in range(2, 12):
+            await peer.propose(f"vm/{number}")
+        last = await store.current_revision(Deadline(10))
+
+        async def has_heard_all() -> bool:
+            return any(each.occurrence.revision == last for each in hub._buffer)  # noqa: SLF001
+
+        assert await soon(has_heard_all)
+        with pytest.raises(WatcherTooSlowError) as caught:
+            await anext(listener)
+        assert caught.value.metadata["resume_revision"] == str(first.occurrence.revision + 1)
+    finally:
+        hearing.cancel()
+        await asyncio.wait({hearing})
+        await client.close()
