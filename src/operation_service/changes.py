@@ -20,7 +20,7 @@ class Occurrence:
 
     Attributes:
         resource: Whose.
-        event: What.
+        event: What. None: its lock has gone, and etcd does not know any more what it was: the record tells.
         revision: At which revision of etcd.
         told_up_to: Up to which revision everything has been told once this has. Several things may happen in one
             revision (keys on one lease, or deleted by hand with one command), and whoever has heard of some of them
@@ -30,7 +30,7 @@ class Occurrence:
     """
 
     resource: Resource
-    event: Event
+    event: Event | None
     revision: int
     told_up_to: int
     record: Record | None = None
@@ -94,6 +94,12 @@ def _occurrence(resource: Resource, changed: _Changed, revision: int) -> Occurre
         return Occurrence(resource, record.event, revision, revision, record, lock)
     if changed.lock_deleted is not None and changed.record_deleted is None:
         kv = changed.lock_deleted.prev_kv
-        is_dead = decode_lock(kv.key, kv.value).is_disabled_cancel
-        return Occurrence(resource, Event.OPERATOR_DEAD if is_dead else Event.EXPIRED, revision, revision)
+        # etcd leaves the former value out once the revision before the event is compacted.
+        event = expiry_event(decode_lock(kv.key, kv.value)) if kv.value else None
+        return Occurrence(resource, event, revision, revision)
     return None
+
+
+def expiry_event(lock: Lock | None) -> Event:
+    """Return what the end of a lock's time means."""
+    return Event.OPERATOR_DEAD if lock is not None and lock.is_disabled_cancel else Event.EXPIRED

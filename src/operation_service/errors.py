@@ -265,7 +265,7 @@ class CorruptRecordError(StoreError):
 
     def __init__(self, key: str, why: str) -> None:
         super().__init__(
-            f"the key {key} in etcd cannot be read ({why}): it was changed by hand or by another version of the "
+            f"{key} in etcd cannot be read ({why}): it was changed by hand or by another version of the "
             "service; restore or delete it with etcdctl",
             metadata={"key": key},
         )

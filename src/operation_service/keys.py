@@ -113,7 +113,10 @@ class Keys:
         Raises:
             ValueError: It is none.
         """
-        resource, hash_sign, rest = key.removeprefix(self._prefix + b"details/").decode("ascii").rpartition("#")
+        base = self.all_details().start
+        if not key.startswith(base):
+            raise ValueError(key)
+        resource, hash_sign, rest = key.removeprefix(base).decode("ascii").rpartition("#")
         project, slash, name = resource.partition("/")
         operation_id, _, _ = rest.partition("/")
         if not (hash_sign and slash):

@@ -1,5 +1,6 @@
 """Reading many: pages of operations, and pages of one operation's logs. All pages of a listing are one snapshot."""
 
+import logging
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -8,13 +9,21 @@ from etcd3 import etcdrpc
 from operation_service import details, etcd_ops, page_token
 from operation_service.clock import Deadline
 from operation_service.codec import decode_log
-from operation_service.errors import InvalidRequestError, NotFoundError, PageTokenExpiredError, Violation
+from operation_service.errors import (
+    CorruptRecordError,
+    InvalidRequestError,
+    NotFoundError,
+    PageTokenExpiredError,
+    Violation,
+)
 from operation_service.etcd_client import EtcdClient, RevisionGoneError
 from operation_service.etcd_store import EtcdStore, view_of
 from operation_service.keys import KeyRange, Keys
-from operation_service.model import Log, Resource, Snapshot, State, View, state_of
+from operation_service.model import Log, Record, Resource, Snapshot, State, View, state_of
 from operation_service.page_token import LogsToken, OperationsToken
 from operation_service.validation import is_name, is_project
+
+_log = logging.getLogger(__name__)
 
 _MAX_PAGE_BYTES = 3 * 1024 * 1024
 """A page ends here, so that it stays below the 4 MiB that gRPC clients accept by default."""
@@ -52,13 +61,13 @@ class Found:
     """An operation that a scan has come across."""
 
     resource: Resource
+    record: Record
     snapshot: Snapshot
 
     @property
     def state(self) -> State:
         """Where the operation stands."""
-        assert self.snapshot.record is not None  # noqa: S101, a scan goes over records
-        return state_of(self.snapshot.record, is_locked=self.snapshot.lock is not None)
+        return state_of(self.record, is_locked=self.snapshot.lock is not None)
 
 
 class Listing:
@@ -103,11 +112,11 @@ class Listing:
                 if deadline.remaining() < _STOP_SCANNING_SECONDS:
                     is_cut = True
                     break
-            views = await self._views(matches[:page_size], scan.revision, deadline)
+            views, covered = await self._views(matches[:page_size], scan.revision, deadline)
         except RevisionGoneError as error:
             raise PageTokenExpiredError from error
-        if len(views) < len(matches):
-            after, is_cut = views[-1].resource, True
+        if covered < len(matches):
+            after, is_cut = matches[covered - 1].resource, True
         if not is_cut or after is None:
             return views, ""
         return views, page_token.write(OperationsToken(scan.revision, after.project, after.name, str(query)))
@@ -121,35 +130,43 @@ class Listing:
             raise InvalidRequestError([Violation("page_token", "must be a next_page_token, unchanged")])
         return start
 
-    async def _views(self, matches: Sequence[Found], revision: int, deadline: Deadline) -> list[View]:
-        """Read the details of operations, as many as go into a page."""
+    async def _views(self, matches: Sequence[Found], revision: int, deadline: Deadline) -> tuple[list[View], int]:
+        """Read the details of operations, as many as go into a page; return them, and how many matches that covers."""
         views: list[View] = []
-        size = 0
+        size = covered = 0
         for first in range(0, len(matches), DETAILS_AT_ONCE):
-            some = matches[first : first + DETAILS_AT_ONCE]
-            for view in await self.views(some, revision, deadline):
-                size += _size(view)
+            for view in await self.views(matches[first : first + DETAILS_AT_ONCE], revision, deadline):
+                size += _size(view) if view else 0
                 if views and size > _MAX_PAGE_BYTES:
-                    return views
-                views.append(view)
-        return views
+                    return views, covered
+                covered += 1
+                if view:
+                    views.append(view)
+        return views, covered
 
-    async def views(self, some: Sequence[Found], revision: int, deadline: Deadline) -> list[View]:
+    async def views(self, some: Sequence[Found], revision: int, deadline: Deadline) -> list[View | None]:
         """Read the details of up to 50 operations, as they were at a revision.
+
+        Returns:
+            One for each; None where they cannot be read, which the log tells.
 
         Raises:
             RevisionGoneError: It is compacted.
             StoreError: etcd cannot answer.
         """
-        records = [(found, record) for found in some if (record := found.snapshot.record) is not None]
-        asks = [ask for found, record in records for ask in details.ask(self._keys, found.resource, record, revision)]
+        asks = [ask for found in some for ask in details.ask(self._keys, found.resource, found.record, revision)]
         responses: Iterator[etcdrpc.ResponseOp] = iter(())
         if asks:
             responses = iter((await self._etcd.read(etcdrpc.TxnRequest(success=asks), deadline)).responses)
-        return [
-            view_of(found.resource, found.snapshot, record, details.take(record, responses))
-            for found, record in records
-        ]
+        return [self._view(found, responses) for found in some]
+
+    @staticmethod
+    def _view(found: Found, responses: Iterator[etcdrpc.ResponseOp]) -> View | None:
+        try:
+            return view_of(found.resource, found.snapshot, found.record, details.take(found.record, responses))
+        except CorruptRecordError as error:
+            _log.error("%s is not listed: %s", found.resource, error)
+            return None
 
     async def logs(self, resource: Resource, page_size: int, token: str, deadline: Deadline) -> tuple[list[Log], str]:
         """Read a page of the logs of a resource's current operation, oldest first.
@@ -237,7 +254,14 @@ class Scan:
             for kv in found_records.kvs:
                 after = self._keys.resource_of(kv.key)
                 lock = by_resource.get(after)
-                yield Found(after, self._store.snapshot(after, [kv], [lock] if lock else [], self.revision))
+                try:
+                    snapshot = self._store.snapshot(after, [kv], [lock] if lock else [], self.revision)
+                except CorruptRecordError as error:
+                    # One record spoilt by hand must not hide all the others; Get tells of it.
+                    _log.error("%s is not listed: %s", after, error)
+                    continue
+                if snapshot.record is not None:
+                    yield Found(after, snapshot.record, snapshot)
             if not found_records.more:
                 return
 

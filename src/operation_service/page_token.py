@@ -67,7 +67,7 @@ def read(text: str, kind: type[Token], query: str) -> Token:
             token = msgspec.json.decode(data, type=kind)
             if token.query == query:
                 return token
-    except (binascii.Error, ValueError, msgspec.DecodeError):
+    except (binascii.Error, ValueError, msgspec.DecodeError, RecursionError):
         pass
     description = "must be the next_page_token of a page that was asked for with the same fields, or empty"
     raise InvalidRequestError([Violation("page_token", description)])

@@ -3,12 +3,14 @@
 from datetime import datetime
 
 from google.protobuf.any_pb2 import Any
+from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc.status_pb2 import Status
 
 from n0stack.operation.v1alpha import operation_service_pb2 as pb
 from n0stack.protobuf.operation_pb2 import Operation
-from operation_service.model import Event, Failure, Log, State, View
+from operation_service.errors import CorruptRecordError
+from operation_service.model import Event, Failure, Log, Resource, State, View
 from operation_service.status import to_duration
 
 STATES = {State(name.removeprefix("OPERATION_STATE_")): number for name, number in pb.OperationState.items() if number}
@@ -28,7 +30,7 @@ def operation(view: View) -> Operation:
         logs=[log_line(log) for log in view.logs],
     )
     if view.request is not None:
-        message.operation_request.CopyFrom(Any.FromString(view.request))
+        message.operation_request.CopyFrom(_any(view.request, f"request of {view.resource}"))
     lock = view.lock or record.lock
     if lock is not None and not record.phase.is_over:
         message.locked_until.CopyFrom(timestamp(lock.locked_until))
@@ -54,7 +56,7 @@ def operation_record(view: View) -> pb.OperationRecord:
     if view.lock is not None and view.remaining is not None:
         message.remaining.CopyFrom(to_duration(view.remaining))
     if record.failure is not None:
-        message.error.CopyFrom(_status(record.failure))
+        message.error.CopyFrom(_status(record.failure, view.resource))
     return message
 
 
@@ -70,9 +72,13 @@ def timestamp(moment: datetime) -> Timestamp:
     return message
 
 
-def _status(failure: Failure) -> Status:
-    return Status(
-        code=failure.code,
-        message=failure.message,
-        details=[Any.FromString(detail) for detail in failure.details],
-    )
+def _status(failure: Failure, resource: Resource) -> Status:
+    details = [_any(detail, f"error of {resource}") for detail in failure.details]
+    return Status(code=failure.code, message=failure.message, details=details)
+
+
+def _any(data: bytes, what: str) -> Any:
+    try:
+        return Any.FromString(data)
+    except DecodeError as error:
+        raise CorruptRecordError(what, "it is no google.protobuf.Any") from error

@@ -1,14 +1,17 @@
 """What the service is told when it starts: checked here, frozen afterwards."""
 
+import contextlib
+import ipaddress
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 _MAX_PORT = 65_535
 _MAX_SECONDS = 10 * 365 * 86_400
 """Ten years; etcd's own limit for a lease is far beyond, and what is meant as a day should not be one."""
+_PORT = re.compile(r"[0-9]{1,5}")
+_HOST = re.compile(r"[A-Za-z0-9._-]{1,253}")
 _PREFIX = re.compile(r"[!-~]{1,200}")
 
 
@@ -74,21 +77,25 @@ def parse_endpoints(text: str) -> tuple[str, ...]:
 
 
 def _check_listen(listen: str) -> None:
-    host, colon, port = listen.rpartition(":")
-    is_ipv6 = host.startswith("[") and host.endswith("]")
-    if not colon or not host or (":" in host and not is_ipv6) or not _is_port(port, lowest=0):
+    if not _is_address(listen, lowest_port=0):
         raise SettingsError(f"--listen must be HOST:PORT, such as 127.0.0.1:50051 or [::1]:50051, not {listen!r}")
 
 
 def _check_endpoint(endpoint: str) -> None:
-    parts = urlsplit(endpoint)
-    _, _, port = parts.netloc.rpartition(":")
-    has_more = parts.path or parts.query or parts.fragment or "@" in parts.netloc
-    if parts.scheme not in {"http", "https"} or has_more or not parts.hostname or not _is_port(port, lowest=1):
+    scheme, separator, address = endpoint.partition("://")
+    if scheme not in {"http", "https"} or not separator or not _is_address(address, lowest_port=1):
         raise SettingsError(
             f"--etcd-endpoints must be URLs such as http://127.0.0.1:2379, joined by commas, not {endpoint!r}"
         )
 
 
-def _is_port(text: str, *, lowest: int) -> bool:
-    return text.isascii() and text.isdigit() and lowest <= int(text) <= _MAX_PORT
+def _is_address(text: str, *, lowest_port: int) -> bool:
+    """Whether that is HOST:PORT, or [HOST]:PORT for IPv6."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not _PORT.fullmatch(port) or not lowest_port <= int(port) <= _MAX_PORT:
+        return False
+    if host.startswith("[") and host.endswith("]"):
+        with contextlib.suppress(ValueError):
+            return bool(ipaddress.IPv6Address(host[1:-1]))
+        return False
+    return _HOST.fullmatch(host) is not None

@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
-from operation_service.changes import occurrences
+from operation_service.changes import Occurrence, expiry_event, occurrences
 from operation_service.clock import Deadline
 from operation_service.errors import (
     RevisionCompactedError,
@@ -113,8 +113,14 @@ class Watching:
                 some = found[first : first + DETAILS_AT_ONCE]
                 deadline = Deadline(_READ_SECONDS)
                 snapshots = await self._store.snapshots([resource for _, resource in some], revision, deadline)
-                pairs = [Found(resource, snapshot) for (_, resource), snapshot in zip(some, snapshots, strict=True)]
-                for place, view in enumerate(await self._listing.views(pairs, revision, deadline), first):
+                present = [
+                    Found(resource, snapshot.record, snapshot)
+                    for (_, resource), snapshot in zip(some, snapshots, strict=True)
+                    if snapshot.record is not None
+                ]
+                for place, view in enumerate(await self._listing.views(present, revision, deadline), first):
+                    if view is None:
+                        continue
                     is_last = place + 1 == len(found)
                     is_last_of_revision = is_last or found[place + 1][0] > found[place][0]
                     told_up_to = revision if is_last else found[place][0] - (not is_last_of_revision)
@@ -141,7 +147,7 @@ class Watching:
                     for occurrence in occurrences(batch, self._keys):
                         if query.is_met_by(occurrence.resource):
                             view = await self._store.view_after(occurrence, Deadline(_READ_SECONDS))
-                            yield Told(occurrence.event, view, occurrence.told_up_to)
+                            yield Told(_event(occurrence, view), view, occurrence.told_up_to)
                     after = batch.revision
                     if self._hub.covers(after):
                         break
@@ -152,7 +158,7 @@ class Watching:
                         view = await self._hub.view(entry)
                     except StoreUnavailableError as error:
                         raise WatchInterruptedError(f"etcd is not available: {error.why}", after + 1) from error
-                    yield Told(entry.occurrence.event, view, entry.occurrence.told_up_to)
+                    yield Told(_event(entry.occurrence, view), view, entry.occurrence.told_up_to)
                 after = entry.occurrence.told_up_to
 
     async def _history(self, after: int) -> AsyncGenerator[Batch, None]:
@@ -180,3 +186,7 @@ class Watching:
 def _fitting(state: State) -> Event:
     """Return the event that fits a state (CONTRACT section 3)."""
     return Event.CREATED if state is State.PENDING else Event(state.value)
+
+
+def _event(occurrence: Occurrence, view: View) -> Event:
+    return occurrence.event or expiry_event(view.record.lock)

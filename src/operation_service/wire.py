@@ -70,16 +70,16 @@ def _violations(data: bytes, request_class: type[Message]) -> list[Violation]:
         unknown: Any = UnknownFieldSet(Empty.FromString(data))
     except DecodeError:
         return whole
-    wrong = []
+    wrong: dict[str, str] = {}
     for each in unknown:
         field: Any = request_class.DESCRIPTOR.fields_by_number.get(each.field_number)
         if field is None or each.wire_type != _LENGTH_DELIMITED:
             continue
         if field.type == FieldDescriptor.TYPE_STRING and not _is_utf8(each.data):
-            wrong.append(Violation(field.name, "must be valid UTF-8"))
+            wrong[field.name] = "must be valid UTF-8"
         elif field.type == FieldDescriptor.TYPE_MESSAGE and not _is_parsable(field, each.data):
-            wrong.append(Violation(field.name, f"must be a {field.message_type.full_name}, its strings valid UTF-8"))
-    return wrong or whole
+            wrong[field.name] = f"must be a {field.message_type.full_name}, its strings valid UTF-8"
+    return [Violation(name, description) for name, description in wrong.items()] or whole
 
 
 def _is_utf8(data: bytes) -> bool:

@@ -139,3 +139,22 @@ async def test_a_listing_whose_moment_is_compacted_says_so(peer: Peer, hands: Et
     await hands.compact()
     refusal = await refused(peer.list(page_size=1, page_token=token))
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.OUT_OF_RANGE, "PAGE_TOKEN_EXPIRED")
+
+
+async def test_what_was_spoilt_by_hand_hides_nothing_else_and_ends_no_listing(peer: Peer, hands: EtcdHands) -> None:
+    for name in ("vm/a", "vm/b", "vm/c", "vm/d"):
+        await peer.propose(name, log_message="one")
+    await hands.put(f"records/{PROJECT}/vm/b", b"not json")
+    (log,) = [key for key in await hands.keys("details/") if "vm/d" in key]
+    await hands.put(log, b"not json")
+    told, token = [], ""
+    for _ in range(5):
+        page = await peer.list(page_size=1, page_token=token)
+        told += names(page)
+        if not (token := page.next_page_token):
+            break
+    assert (told, token) == (["project/vm/a", "project/vm/c"], "")
+    assert (await refused(peer.get("vm/b"))).reason == "CORRUPT_RECORD"
+    assert (await refused(peer.get("vm/d"))).reason == "CORRUPT_RECORD"
+    watch = peer.watch()
+    assert [(await watch.read()).operation.name for _ in range(2)] == ["vm/a", "vm/c"]
