@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -114,6 +115,8 @@ def serve(  # noqa: PLR0917, click calls it with keywords
         max_lock_seconds=max_lock_seconds,
         retention_seconds=retention_seconds,
     )
+    # gRPC's core writes lines of its own to standard error, beside the one that says what is wrong.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from operation_service import server  # noqa: PLC0415, gRPC takes a while to import, and --help needs none of it
     from operation_service.descriptor_sets import DescriptorSetError  # noqa: PLC0415
     from operation_service.embedded_etcd import EmbeddedEtcdError  # noqa: PLC0415

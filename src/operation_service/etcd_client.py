@@ -129,8 +129,24 @@ class EtcdClient:
         return await self._call(lambda member: member.range, request, etcdrpc.RangeResponse, deadline)
 
     async def read(self, request: etcdrpc.TxnRequest, deadline: Deadline) -> etcdrpc.TxnResponse:
-        """Carry out a transaction that only reads. Raises like `range`."""
-        return await self._call(lambda member: member.txn, request, etcdrpc.TxnResponse, deadline)
+        """Carry out a transaction of ranges, all of them at one revision. Raises like `range`."""
+        try:
+            return await self._call(lambda member: member.txn, request, etcdrpc.TxnResponse, deadline)
+        except StoreOutOfSpaceError:
+            # Some versions, 3.5.1 for one, refuse every transaction then; ranges alone they still answer.
+            return await self._read_one_by_one(request, deadline)
+
+    async def _read_one_by_one(self, request: etcdrpc.TxnRequest, deadline: Deadline) -> etcdrpc.TxnResponse:
+        answer = etcdrpc.TxnResponse(succeeded=True)
+        for op in request.success:
+            ask = etcdrpc.RangeRequest()
+            ask.CopyFrom(op.request_range)
+            ask.revision = ask.revision or answer.header.revision
+            found = await self.range(ask, deadline)
+            answer.responses.add().response_range.CopyFrom(found)
+            if not answer.header.revision:
+                answer.header.CopyFrom(found.header)
+        return answer
 
     async def write(self, request: etcdrpc.TxnRequest, deadline: Deadline) -> etcdrpc.TxnResponse:
         """Carry out a transaction that may change something, once: an unclear outcome is for the caller to read back.

@@ -61,11 +61,13 @@ class Service:
 
     Attributes:
         address: HOST:PORT, with the port that it has got.
+        etcd_endpoints: URLs of the etcd that holds its state.
         health: What it tells of its health.
         watching: Its watches.
     """
 
     address: str
+    etcd_endpoints: tuple[str, ...]
     health: health_aio.HealthServicer
     watching: Watching
 
@@ -84,32 +86,38 @@ async def serve(settings: Settings) -> None:
         EmbeddedEtcdError: The embedded etcd cannot be started.
         DescriptorSetError: A descriptor set cannot be used.
     """
-    stop = _stop_on_signals()
-    async with contextlib.AsyncExitStack() as stack:
-        endpoints = settings.etcd_endpoints or (await _embedded_etcd(settings, stack),)
-        service = await stack.enter_async_context(running(settings, endpoints))
-        _log.info("serving on %s, etcd at %s", service.address, ", ".join(endpoints))
-        await stop.wait()
+    signals = _Signals()
+    async with running(settings) as service:
+        _log.info("serving on %s, etcd at %s", service.address, ", ".join(service.etcd_endpoints))
+        await signals.wait()
         _log.info("stopping: calls in flight may finish")
         await service.drain()
     _log.info("stopped; locks stay with their holders")
 
 
 @contextlib.asynccontextmanager
-async def running(settings: Settings, endpoints: Sequence[str], clock: Clock | None = None) -> AsyncIterator[Service]:
-    """Run a service over an etcd; at the end, let calls in flight finish.
+async def running(
+    settings: Settings, etcd_endpoints: Sequence[str] = (), clock: Clock | None = None
+) -> AsyncIterator[Service]:
+    """Run a service; at the end, let calls in flight finish.
+
+    What is wrong with the settings shows before an etcd is started for nothing.
 
     Args:
         settings: How.
-        endpoints: URLs of the etcd.
+        etcd_endpoints: URLs of the etcd, instead of what the settings say.
         clock: The service's time. None: the machine's.
 
     Raises:
         SettingsError: The service cannot run with these settings.
+        EmbeddedEtcdError: The embedded etcd cannot be started.
         DescriptorSetError: A descriptor set cannot be used.
     """
     index = load(settings.descriptor_sets)
+    server = grpc.aio.server(options=_OPTIONS)
+    address = _bind(server, settings.listen)
     async with contextlib.AsyncExitStack() as stack:
+        endpoints = etcd_endpoints or settings.etcd_endpoints or (await _embedded_etcd(settings, stack),)
         etcd = EtcdClient(endpoints)
         stack.push_async_callback(etcd.close)
 
@@ -125,11 +133,8 @@ async def running(settings: Settings, endpoints: Sequence[str], clock: Clock | N
         servicer = OperationServicer(Operations(store, clock), listing, watching, settings.max_lock_seconds)
         health = health_aio.HealthServicer()
         monitor = HealthMonitor(etcd, health, ("", _SERVICE.full_name))
-
-        server = grpc.aio.server(options=_OPTIONS)
         server.add_generic_rpc_handlers((wire.handlers(_SERVICE, servicer), wire.handlers(_HEALTH, health)))
         add_reflection(server, index, (_SERVICE.full_name, _HEALTH.full_name))
-        address = _bind(server, settings.listen)
 
         await monitor.ask()
         for work in (monitor.run, hub.run, janitor.run):
@@ -138,22 +143,28 @@ async def running(settings: Settings, endpoints: Sequence[str], clock: Clock | N
         stack.push_async_callback(server.stop, _GRACE_SECONDS)
         # Watches hold a stop for all of its grace, unless they are ended first.
         stack.callback(watching.stop)
-        yield Service(address, health, watching)
+        yield Service(address, tuple(endpoints), health, watching)
 
 
-def _stop_on_signals() -> asyncio.Event:
-    """Return what is set on SIGTERM or SIGINT. A second signal, or one before it is waited for, ends all at once."""
-    stop = asyncio.Event()
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+class _Signals:
+    """SIGTERM and SIGINT: end in good order once the service serves; at once before that, or when sent again."""
 
-    def on_signal() -> None:
-        if stop.is_set() and task is not None:
-            task.cancel()
-        stop.set()
+    def __init__(self) -> None:
+        self._task = asyncio.current_task()
+        self._is_waited_for = False
+        self._received = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self._receive)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal)
-    return stop
+    def _receive(self) -> None:
+        if self._task is not None and (self._received.is_set() or not self._is_waited_for):
+            self._task.cancel()
+        self._received.set()
+
+    async def wait(self) -> None:
+        """Wait for the first one."""
+        self._is_waited_for = True
+        await self._received.wait()
 
 
 async def _embedded_etcd(settings: Settings, stack: contextlib.AsyncExitStack) -> str:

@@ -150,7 +150,10 @@ class OperationServicer(OperationServiceServicer):
         check.start_revision(request.start_revision)
         check.finish()
         query = WatchQuery(request.project, request.name_prefix, request.start_revision)
-        async with contextlib.aclosing(self._watching.watch(query, _deadline(context))) as watch:
+        current = await self._watching.begin(query, _deadline(context))
+        # Tells the caller that its watch stands, which may otherwise have nothing to say for long.
+        await context.send_initial_metadata(())
+        async with contextlib.aclosing(self._watching.watch(query, current)) as watch:
             async for told in watch:
                 yield pb.WatchOperationsResponse(
                     event=render.EVENTS[told.event],

@@ -69,11 +69,15 @@ class Entry:
 
 @dataclass(slots=True)
 class _Place:
-    """Where a listener is: in which run of the hub, at which entry, and what it has been told."""
+    """Where a listener is: in which run of the hub, at which entry, what it has been told, and since when it is there.
+
+    It came after a read of etcd, so that what the hub had not heard before then does not count against it.
+    """
 
     epoch: int
     position: int
     told_up_to: int
+    since: float
 
 
 class WatchHub:
@@ -145,6 +149,7 @@ class WatchHub:
             epoch=self._epoch,
             position=next((each.position for each in self._buffer if each.occurrence.revision > after), self._end),
             told_up_to=after,
+            since=asyncio.get_running_loop().time(),
         )
         self._listeners += 1
         try:
@@ -176,7 +181,7 @@ class WatchHub:
                 raise WatchInterruptedError("the service is stopping", resume)
             if place.epoch != self._epoch:
                 raise WatchInterruptedError("the service has missed changes, which etcd has compacted away", resume)
-            if self._watch is None or self._watch.interrupted_seconds > _BLIND_SECONDS:
+            if self._blind_seconds(place) > _BLIND_SECONDS:
                 raise WatchInterruptedError("etcd cannot be reached", resume)
             skip = place.position - (self._end - len(self._buffer))
             if skip < 0:
@@ -186,6 +191,10 @@ class WatchHub:
             # Waking up now and then is for the sake of `interrupted_seconds`.
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._news.wait(), timeout=1.0)
+
+    def _blind_seconds(self, place: "_Place") -> float:
+        listened = asyncio.get_running_loop().time() - place.since
+        return min(listened, self._watch.interrupted_seconds) if self._watch else listened
 
     def _begin(self, revision: int) -> None:
         """Begin, or begin anew with a gap behind: whoever listened across it has to be told."""

@@ -75,22 +75,37 @@ class Watching:
         self._stopping.set()
         self._hub.stop()
 
-    async def watch(self, query: WatchQuery, deadline: Deadline) -> AsyncGenerator[Told, None]:
-        """Tell of changes, for ever.
+    async def begin(self, query: WatchQuery, deadline: Deadline) -> int:
+        """Make sure that a watch can begin.
 
         Args:
-            query: Of which.
-            deadline: For the first answer from etcd, so that a caller learns in time that there is none.
+            query: What to watch.
+            deadline: For etcd's answer, so that a caller learns in time that there is none.
+
+        Returns:
+            The current revision, for `watch`.
 
         Raises:
-            RevisionCompactedError: The history from start_revision on is not kept any more.
             RevisionInFutureError: start_revision is yet to come.
-            WatchEndedError: The watch cannot go on; it says from where to resume.
             StoreError: etcd cannot answer.
         """
         current = await self._store.current_revision(deadline)
         if query.start_revision > current + 1:
             raise RevisionInFutureError(current)
+        return current
+
+    async def watch(self, query: WatchQuery, current: int) -> AsyncGenerator[Told, None]:
+        """Tell of changes, for ever.
+
+        Args:
+            query: Of which.
+            current: The current revision, from `begin`.
+
+        Raises:
+            RevisionCompactedError: The history from start_revision on is not kept any more.
+            WatchEndedError: The watch cannot go on; it says from where to resume.
+            StoreError: etcd cannot answer.
+        """
         after = query.start_revision - 1
         if not query.start_revision:
             after = current

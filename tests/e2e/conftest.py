@@ -1,5 +1,6 @@
 """Real processes, each ended by its pid with the test that started it."""
 
+import asyncio
 import itertools
 import signal
 from collections.abc import AsyncIterator
@@ -20,25 +21,27 @@ async def binary() -> EtcdBinary:
 @pytest.fixture
 async def serve(tmp_path: Path, binary: EtcdBinary) -> AsyncIterator[Serve]:
     """Start services; without --etcd-endpoints they get the etcd that the tests run on, and a data directory."""
-    started: list[Server] = []
+    started: list[tuple[Server, signal.Signals]] = []
     numbers = itertools.count(1)
 
     async def start(*flags: str | Path, wait: bool = True, **variables: str) -> Server:
         words = [*map(str, flags)]
         if "--listen" not in words and "OPERATION_SERVICE_LISTEN" not in variables:
             words += ["--listen", "127.0.0.1:0"]
-        if "--etcd-endpoints" not in words and "OPERATION_SERVICE_ETCD_ENDPOINTS" not in variables:
+        # Killing is faster. But a service with an etcd of its own has to see to that one's end, if it can by now.
+        end = signal.SIGKILL
+        if "--etcd-endpoints" not in words and not variables.get("OPERATION_SERVICE_ETCD_ENDPOINTS"):
+            end = signal.SIGTERM
             if "--etcd-binary" not in words and "OPERATION_SERVICE_ETCD_BINARY" not in variables:
                 words += ["--etcd-binary", str(binary.path)]
             if "--data-dir" not in words and "OPERATION_SERVICE_DATA_DIR" not in variables:
                 words += ["--data-dir", str(tmp_path / "data")]
         server = await start_server(tmp_path / f"service-{next(numbers)}.log", *words, **variables)
-        started.append(server)
+        started.append((server, end))
         return await server.serving() if wait else server
 
     yield start
-    for server in started:
-        await server.stop(signal.SIGKILL if server.address == "" else signal.SIGTERM)
+    await asyncio.gather(*(server.stop(end) for server, end in started))
 
 
 @pytest.fixture

@@ -29,6 +29,7 @@ SERVICE = "n0stack.operation.v1alpha.OperationService"
 _SERVING = re.compile(r"serving on (\S+), etcd at (\S+)")
 _START_SECONDS = 30.0
 _STOP_SECONDS = 30.0
+_RUN_SECONDS = 40.0
 
 
 def etcdctl_path() -> Path:
@@ -62,7 +63,7 @@ class Finished:
         return self.err.splitlines()
 
 
-async def run(*command: str | Path, seconds: float = 40.0, **variables: str) -> Finished:
+async def run(*command: str | Path, **variables: str) -> Finished:
     """Run a program to its end."""
     process = await asyncio.create_subprocess_exec(
         *command,
@@ -72,12 +73,12 @@ async def run(*command: str | Path, seconds: float = 40.0, **variables: str) -> 
         env=environment(**variables),
     )
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(_RUN_SECONDS):
             out, err = await process.communicate()
     except TimeoutError:
         process.kill()
         out, err = await process.communicate()
-        raise AssertionError(f"{command} did not end within {seconds} s: {out!r} {err!r}") from None
+        raise AssertionError(f"{command} did not end within {_RUN_SECONDS} s: {out!r} {err!r}") from None
     assert process.returncode is not None
     return Finished(process.returncode, out.decode(), err.decode())
 
@@ -110,13 +111,22 @@ async def until_true(what: Callable[[], bool], seconds: float = 30.0) -> None:
     await until(ask, seconds)
 
 
+def _state(stat: Path) -> str:
+    """The letter that /proc has for the state of a process or thread; empty if it is gone."""
+    try:
+        return stat.read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
 def is_alive(pid: int) -> bool:
     """Whether a process is there, and not just its zombie."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"
+    return _state(Path(f"/proc/{pid}/stat")) not in {"", "Z", "X"}
+
+
+def is_frozen(pid: int) -> bool:
+    """Whether all threads of a process have stopped."""
+    return all(_state(stat) in {"", "T"} for stat in Path(f"/proc/{pid}/task").glob("*/stat"))
 
 
 async def _end(process: asyncio.subprocess.Process, number: signal.Signals, seconds: float = _STOP_SECONDS) -> int:
@@ -209,10 +219,12 @@ class Etcd:
         assert self.process.returncode is None, (self.data_dir / "log").read_text()[-2000:]
         return await asyncio.to_thread(self.member.serves)
 
-    def freeze(self) -> None:
+    async def freeze(self) -> None:
         """Stop it as a hung disk would."""
         assert self.process
+        pid = self.process.pid
         self.process.send_signal(signal.SIGSTOP)
+        await until_true(lambda: is_frozen(pid))
 
     def thaw(self) -> None:
         """Let it go on."""
