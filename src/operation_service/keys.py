@@ -50,6 +50,10 @@ class Keys:
         """Return the key of the lock."""
         return self._locks + str(resource).encode()
 
+    def lock_beside(self, record: bytes) -> bytes:
+        """Return the key of the lock that belongs to a record's key."""
+        return self._locks + record.removeprefix(self._records)
+
     def records(self, project: str, name_prefix: str) -> KeyRange:
         """Return the range of the records of a project, or of all (an empty project; then no name_prefix counts)."""
         return self._listing(self._records, project, name_prefix)

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from etcd3 import etcdrpc
+from etcd3.etcdrpc.kv_pb2 import KeyValue
 
 from operation_service import details, etcd_ops, page_token
 from operation_service.clock import Deadline
@@ -241,29 +242,35 @@ class Scan:
         """
         records = self._keys.records(self._query.project, self._query.name_prefix)
         locks = self._keys.locks(self._query.project, self._query.name_prefix)
+        start = self._keys.record(after) if after is not None else None
         while True:
-            if after is not None:
-                records = KeyRange(self._keys.record(after) + b"\0", records.end)
-                locks = KeyRange(self._keys.lock(after) + b"\0", locks.end)
+            if start is not None:
+                records = KeyRange(start + b"\0", records.end)
+                locks = KeyRange(self._keys.lock_beside(start) + b"\0", locks.end)
             # No lock is without its record, so the first locks reach at least as far as as many records.
             asks = [etcd_ops.get_range(part, limit=limit, revision=self.revision) for part in (records, locks)]
             response = await self._etcd.read(etcdrpc.TxnRequest(success=asks), deadline or Deadline(_READ_SECONDS))
             self.revision = self.revision or response.header.revision
             found_records, found_locks = (answer.response_range for answer in response.responses)
-            by_resource = {self._keys.resource_of(kv.key): kv for kv in found_locks.kvs}
+            locks_found = {kv.key: kv for kv in found_locks.kvs}
             for kv in found_records.kvs:
-                after = self._keys.resource_of(kv.key)
-                lock = by_resource.get(after)
-                try:
-                    snapshot = self._store.snapshot(after, [kv], [lock] if lock else [], self.revision)
-                except CorruptRecordError as error:
-                    # One record spoilt by hand must not hide all the others; Get tells of it.
-                    _log.error("%s is not listed: %s", after, error)
-                    continue
-                if snapshot.record is not None:
-                    yield Found(after, snapshot.record, snapshot)
+                start = kv.key
+                found = self._found(kv, locks_found)
+                if found is not None:
+                    yield found
             if not found_records.more:
                 return
+
+    def _found(self, kv: KeyValue, locks: dict[bytes, KeyValue]) -> Found | None:
+        """Read a record; None if it is none: what was spoilt by hand must not hide all the others. Get tells of it."""
+        try:
+            resource = self._keys.resource_of(kv.key)
+            lock = locks.get(self._keys.lock(resource))
+            snapshot = self._store.snapshot(resource, [kv], [lock] if lock else [], self.revision)
+        except (ValueError, CorruptRecordError) as error:
+            _log.error("%r is not listed: %s", kv.key, error)
+            return None
+        return Found(resource, snapshot.record, snapshot) if snapshot.record is not None else None
 
 
 def _size(view: View) -> int:

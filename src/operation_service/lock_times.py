@@ -37,10 +37,12 @@ class LockTimes:
             asked_at: The monotonic time before the lease was asked for, if this process did; otherwise the lock was
                 taken before now, and is taken to last its time from now on: too long by the delay of the news.
         """
+        since = self._clock.monotonic() if asked_at is None else asked_at
+        end = _End(lock_revision, lock.locked_until, since + lock.ttl_seconds)
         known = self._ends.get(resource)
-        if known is None or known.lock_revision < lock_revision:
-            since = self._clock.monotonic() if asked_at is None else asked_at
-            self._ends[resource] = _End(lock_revision, lock.locked_until, since + lock.ttl_seconds)
+        # Of the same lock one may hear twice: the earlier end is the one that was measured better.
+        if known is None or (known.lock_revision, -known.ends_at) < (lock_revision, -end.ends_at):
+            self._ends[resource] = end
 
     def gone(self, resource: Resource, revision: int) -> None:
         """Note that a lock went at a revision."""

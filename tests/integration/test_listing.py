@@ -158,3 +158,12 @@ async def test_what_was_spoilt_by_hand_hides_nothing_else_and_ends_no_listing(pe
     assert (await refused(peer.get("vm/d"))).reason == "CORRUPT_RECORD"
     watch = peer.watch()
     assert [(await watch.read()).operation.name for _ in range(2)] == ["vm/a", "vm/c"]
+
+
+async def test_keys_that_are_none_of_the_services_are_left_out(peer: Peer, hands: EtcdHands) -> None:
+    await peer.propose("vm/a")
+    for foreign in ("records/foo", "records/zzz", "locks/foo", "records/\u00e4/b"):
+        await hands.put(foreign, b"{}")
+    assert names(await peer.list()) == ["project/vm/a"]
+    assert names(await peer.list(page_size=1)) == ["project/vm/a"]
+    assert (await peer.watch().read()).operation.name == "vm/a"

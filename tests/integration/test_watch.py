@@ -310,3 +310,14 @@ async def test_a_listener_that_is_left_behind_is_told_so_and_from_where_to_resum
         hearing.cancel()
         await asyncio.wait({hearing})
         await client.close()
+
+
+async def test_a_resume_at_the_very_revision_that_was_compacted_misses_no_expiry(
+    peer: Peer, etcd: str, settings: Settings, hands: EtcdHands
+) -> None:
+    await peer.propose("vm", is_disabled_cancel=True)
+    await hands.let_lock_run_out("vm")
+    compacted = await hands.compact()
+    async with running(settings, [etcd]) as replica, connected(replica.address) as late_peer:
+        refusal = await refused(late_peer.watch(start_revision=compacted).read())
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.OUT_OF_RANGE, "REVISION_COMPACTED")
