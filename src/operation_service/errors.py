@@ -202,15 +202,17 @@ class ContentionError(OperationError):
 
 
 class StoreError(OperationError):
-    """etcd cannot do what is needed."""
-
-
-class StoreUnavailableError(StoreError):
-    """etcd cannot be reached in time, or has no leader.
+    """etcd cannot do what is needed.
 
     Attributes:
         is_outcome_unknown: Whether a change was under way that may have been made all the same.
     """
+
+    is_outcome_unknown = False
+
+
+class StoreUnavailableError(StoreError):
+    """etcd cannot be reached in time, or has no leader."""
 
     def __init__(self, why: str, *, is_outcome_unknown: bool = False) -> None:
         outcome = (

@@ -4,13 +4,14 @@ import asyncio
 import contextlib
 import uuid
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 from operation_service.clock import Clock, Deadline
 from operation_service.errors import (
     ContentionError,
     NotFoundError,
     OperationError,
+    StoreError,
     StoreUnavailableError,
 )
 from operation_service.etcd_store import Attempt, Committed, EtcdStore
@@ -68,7 +69,8 @@ class Operations:
         for _ in range(_ATTEMPTS):
             if unclear and snapshot.record and snapshot.record.change_id == change_id:
                 # The change whose answer was lost had been made.
-                return await self._view(resource, snapshot, deadline)
+                with _outcome_unknown():
+                    return await self._view(resource, snapshot, deadline)
             decision = _decision(snapshot, command, Moment(self._clock.now(), change_id))
             if not isinstance(decision, Change):
                 if snapshot.is_confirmed:
@@ -78,12 +80,15 @@ class Operations:
                 continue
             try:
                 outcome = await self._store.commit(Attempt(command, snapshot, decision), deadline)
-            except StoreUnavailableError as error:
+            except StoreError as error:
                 self._beliefs.pop(resource, None)
-                if not error.is_outcome_unknown:
-                    raise StoreUnavailableError(error.why, is_outcome_unknown=unclear is not None) from error
-                unclear = snapshot
-                snapshot = await self._read_back(resource, token, deadline)
+                if not error.is_outcome_unknown and not unclear:
+                    raise
+                # Should the change still be under way, and be made after it was looked for here, the next commit runs
+                # into it: both rest on the same guards, so only one is made, and the other is answered with its record.
+                unclear = unclear or snapshot
+                with _outcome_unknown():
+                    snapshot = await self._store.read(resource, token, deadline)
                 continue
             if isinstance(outcome, Committed):
                 self._believe(resource, outcome.snapshot)
@@ -92,17 +97,6 @@ class Operations:
         if unclear:
             raise StoreUnavailableError("its answer was lost", is_outcome_unknown=True)
         raise ContentionError(resource, _ATTEMPTS)
-
-    async def _read_back(self, resource: Resource, token: str, deadline: Deadline) -> Snapshot:
-        """Look whether a change with an unclear outcome was made.
-
-        Should it still be under way and be made after this, the next commit runs into it: both rest on the same
-        guards, so only one of them can be made, and the other is answered with the record of the first.
-        """
-        try:
-            return await self._store.read(resource, token, deadline)
-        except StoreUnavailableError as error:
-            raise StoreUnavailableError(error.why, is_outcome_unknown=True) from error
 
     async def _view(self, resource: Resource, snapshot: Snapshot, deadline: Deadline) -> View:
         if snapshot.record is None:
@@ -157,6 +151,15 @@ def _refuse(decision: Unchanged | OperationError, snapshot: Snapshot, unclear: S
     if unclear and snapshot.record_revision != unclear.record_revision:
         raise StoreUnavailableError("its answer was lost", is_outcome_unknown=True)
     raise decision
+
+
+@contextlib.contextmanager
+def _outcome_unknown() -> Iterator[None]:
+    """Let no error of a read say that nothing was changed, after a change that may have been made."""
+    try:
+        yield
+    except StoreUnavailableError as error:
+        raise StoreUnavailableError(error.why, is_outcome_unknown=True) from error
 
 
 class _Turn:
