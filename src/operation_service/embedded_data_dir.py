@@ -49,7 +49,7 @@ class DataDir:
     async def take(self) -> None:
         """Make the directory (mode 0700) if it is missing, and become its owner.
 
-        Waits some seconds for an owner that is about to end.
+        Waits some seconds for the etcd of a service that was killed.
 
         Raises:
             EmbeddedEtcdError: Somebody else owns it, or it cannot be written to, or is none.
@@ -128,22 +128,35 @@ class DataDir:
 
     async def _lock_within_time(self, descriptor: int) -> None:
         until = asyncio.get_running_loop().time() + _TAKE_SECONDS
-        if not _try_lock(descriptor):
-            logger.info("%s is in use, waiting up to %.0f s for its owner to end", self.path, _TAKE_SECONDS)
         while not _try_lock(descriptor):
-            if asyncio.get_running_loop().time() >= until:
+            service_pid, etcd_pid = self._owner(descriptor)
+            # The etcd of a service that was killed is about to end, and worth waiting for; a service that lives is not.
+            if _is_alive(service_pid) or asyncio.get_running_loop().time() >= until:
+                who = f" (process {service_pid}, its etcd {etcd_pid}, as {self._lock_path} says)" if service_pid else ""
                 raise EmbeddedEtcdError(
-                    f"the data directory {self.path} is in use by another operation-service{self._owner(descriptor)}: "
+                    f"the data directory {self.path} is in use by another operation-service{who}: "
                     "end that one, or use another --data-dir"
                 )
             await asyncio.sleep(_TAKE_POLL_SECONDS)
 
-    def _owner(self, descriptor: int) -> str:
-        service_pid, etcd_pid, *_ = [*os.pread(descriptor, 100, 0).decode(errors="replace").split(), "", ""]
-        if not service_pid.isdecimal():
-            return ""
-        etcd = f", its etcd {etcd_pid}" if etcd_pid.isdecimal() else ""
-        return f" (process {service_pid}{etcd}, as {self._lock_path} says)"
+    @staticmethod
+    def _owner(descriptor: int) -> tuple[int, int]:
+        """Return the pids that the lock file has of the service and its etcd. 0: it has none."""
+        pids = [int(pid) for pid in os.pread(descriptor, 100, 0).split() if pid.isdigit()]
+        service_pid, etcd_pid, *_ = [*pids, 0, 0]
+        return service_pid, etcd_pid
+
+
+def _is_alive(pid: int) -> bool:
+    if not pid:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _try_lock(descriptor: int) -> bool:

@@ -510,14 +510,15 @@ async def test_a_second_service_on_the_directory_is_told_whose_it_is(
     assert await put(url, "key", "value") == http.client.OK
 
 
-async def test_a_second_service_gets_the_directory_when_the_first_ends_in_time(
+async def test_a_second_service_is_refused_while_the_first_lives_and_gets_the_directory_afterwards(
     binary: EtcdBinary, make: Make, tmp_path: Path
 ) -> None:
     first, second = make(binary, tmp_path), make(binary, tmp_path)
     await first.start()
-    starting = asyncio.create_task(second.start())
+    with pytest.raises(EmbeddedEtcdError, match="in use"):
+        await second.start()
     await first.stop()
-    assert await put(await starting, "key", "value") == http.client.OK
+    assert await put(await second.start(), "key", "value") == http.client.OK
 
 
 def _is_a_file(path: Path) -> Path:
