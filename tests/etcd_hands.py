@@ -65,3 +65,7 @@ class EtcdHands:
         start = f"{self.prefix}{below}".encode()
         end = start[:-1] + bytes([start[-1] + 1])
         await self.kv.DeleteRange(etcdrpc.DeleteRangeRequest(key=start, range_end=end))
+
+    async def revoke(self, lease: int) -> None:
+        """End a lease, and delete the keys on it."""
+        await cast("Any", etcdrpc).LeaseStub(self.channel).LeaseRevoke(etcdrpc.LeaseRevokeRequest(ID=lease))

@@ -11,6 +11,7 @@ class EtcdProxy:
     Attributes:
         url: What to give to the service.
         swallows_answers: What etcd says is dropped; what it is told still arrives.
+        holds_answers_back: What etcd says waits.
     """
 
     def __init__(self, target: str) -> None:
@@ -20,6 +21,7 @@ class EtcdProxy:
         self._server: asyncio.Server | None = None
         self.port = 0
         self.swallows_answers = False
+        self.holds_answers_back = False
 
     @property
     def url(self) -> str:
@@ -63,6 +65,8 @@ class EtcdProxy:
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_answer: bool) -> None:
         while data := await reader.read(65_536):
+            while is_answer and self.holds_answers_back:  # noqa: ASYNC110, a test's switch, thrown from anywhere
+                await asyncio.sleep(0.01)
             if not (is_answer and self.swallows_answers):
                 writer.write(data)
                 await writer.drain()

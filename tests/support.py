@@ -174,6 +174,12 @@ class Peer:
         """Begin a watch; `await call.read()` brings the next message."""
         return self.stub.WatchOperations(pb.WatchOperationsRequest(**fields), timeout=self.timeout)
 
+    async def watching(self, **fields: Any) -> Any:
+        """Begin a watch, and wait until it stands: what happens from now on is told."""
+        watch = self.watch(**fields)
+        await watch.initial_metadata()
+        return watch
+
     async def state(self, name: str = NAME) -> str:
         """The state by its short name."""
         return state_name((await self.get(name)).state)

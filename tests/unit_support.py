@@ -127,7 +127,7 @@ def without_record() -> Snapshot:
 
 def cancelled_peer(snapshot: Snapshot) -> Snapshot:
     """The same to a caller whose lock was cancelled, and whose time has not passed."""
-    return replace(snapshot, is_cancelled_peer=True)
+    return replace(snapshot, cancelled_lock=a_lock())
 
 
 SITUATIONS: dict[str, Snapshot] = {

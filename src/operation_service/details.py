@@ -4,15 +4,23 @@ So what was read of them once holds for as long as the operation does, and a rea
 however many logs there are (rule 10).
 """
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from etcd3 import etcdrpc
+from etcd3.etcdrpc.kv_pb2 import KeyValue
 
 from operation_service import etcd_ops
 from operation_service.codec import decode_log
+from operation_service.errors import CorruptRecordError
 from operation_service.keys import KeyRange, Keys
 from operation_service.model import Log, Record, Resource
+
+_log = logging.getLogger(__name__)
+
+_LONG_AGO = datetime.fromtimestamp(0, UTC)
 
 LOGS_SHOWN = 100
 """Rule 10: how many of the newest logs an Operation carries."""
@@ -38,18 +46,23 @@ def ask(keys: Keys, resource: Resource, record: Record, revision: int = 0) -> li
 
 
 def take(record: Record, responses: Iterator[etcdrpc.ResponseOp]) -> Details:
-    """Take the answers to `ask` for the same record.
-
-    Raises:
-        CorruptRecordError: A log cannot be read.
-    """
+    """Take the answers to `ask` for the same record."""
     request = None
     if record.request_digest:
         request = next((kv.value for kv in next(responses).response_range.kvs), None)
     logs: tuple[Log, ...] = ()
     if record.log_count:
-        logs = tuple(decode_log(kv.key, kv.value) for kv in next(responses).response_range.kvs)
+        logs = tuple(read_log(kv) for kv in next(responses).response_range.kvs)
     return Details(request, logs)
+
+
+def read_log(kv: KeyValue) -> Log:
+    """Read a log. One that was spoilt by hand is no reason to lose sight of the operation, or to fail a change."""
+    try:
+        return decode_log(kv.key, kv.value)
+    except CorruptRecordError as error:
+        _log.error("a log cannot be read: %s", error)
+        return Log(_LONG_AGO, f"({error.message})")
 
 
 def log_range(keys: Keys, resource: Resource, operation_id: str, first: int, last: int) -> KeyRange:

@@ -152,10 +152,12 @@ class CancelDisabledError(RefusedError):
 class OperationCancelledError(RefusedError):
     """Rule 9: the caller's own operation was cancelled while it held the lock."""
 
-    def __init__(self, resource: Resource) -> None:
+    def __init__(self, resource: Resource, lock: Lock, remaining: timedelta) -> None:
         super().__init__(
             f"the operation that this proposing_peer_token held on {resource} was cancelled: stop working on it; "
-            "it may propose again once the time of the cancelled lock has passed"
+            f"it may propose again after {rfc3339(lock.locked_until)}, when the cancelled lock would have run out",
+            metadata={"locked_until": rfc3339(lock.locked_until)},
+            retry_after=remaining,
         )
 
 

@@ -12,6 +12,7 @@ For every call the three questions of a distributed program are answered in one 
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, cast
@@ -49,7 +50,6 @@ _CHANNEL_OPTIONS = (
     ("grpc.keepalive_permit_without_calls", 1),
 )
 
-Request = TypeVar("Request")
 Response = TypeVar("Response")
 
 
@@ -63,10 +63,18 @@ class RevisionGoneError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A lease as granted: its id, and its time in seconds, which may be more than was asked for."""
+    """A lease as granted.
+
+    Attributes:
+        id: Its id.
+        ttl_seconds: Its time, which may be more than was asked for.
+        asked_at: The monotonic time just before the attempt that was answered: the lease began no earlier, and what
+            other attempts may have been granted are other leases.
+    """
 
     id: int
     ttl_seconds: int
+    asked_at: float
 
 
 class _Call(Protocol):
@@ -166,8 +174,15 @@ class EtcdClient:
             StoreOutOfSpaceError: etcd takes no changes.
         """
         request = etcdrpc.LeaseGrantRequest(TTL=ttl_seconds)
-        response = await self._call(lambda member: member.grant, request, etcdrpc.LeaseGrantResponse, deadline)
-        return Lease(response.ID, response.TTL)
+        asked_at = 0.0
+
+        def rpc(member: _Member) -> _Call:
+            nonlocal asked_at
+            asked_at = time.monotonic()
+            return member.grant
+
+        response = await self._call(rpc, request, etcdrpc.LeaseGrantResponse, deadline)
+        return Lease(response.ID, response.TTL, asked_at)
 
     async def revoke(self, lease_id: int, deadline: Deadline) -> None:
         """End a lease, and delete the keys on it. One that has ended already is fine.
@@ -201,7 +216,9 @@ class EtcdClient:
                 failure = translate(error)
                 if not isinstance(failure, StoreUnavailableError) or error.code() in _REFUSALS:
                     raise failure from error
-                self.leave(member.channel)
+                if error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED or timeout >= _ATTEMPT_SECONDS:
+                    # A caller in a hurry says nothing about the member.
+                    self.leave(member.channel)
                 if failure.is_outcome_unknown and not is_repeatable:
                     raise failure from error
                 if self._is_given_up() or deadline.remaining() <= _PAUSE_SECONDS:

@@ -4,8 +4,9 @@
 is there now, read in the same transaction. So a decision may rest on a belief, and usually costs one round trip.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 
 from etcd3 import etcdrpc
 from etcd3.etcdrpc.kv_pb2 import KeyValue
@@ -15,8 +16,8 @@ from operation_service.changes import Occurrence
 from operation_service.clock import Clock, Deadline
 from operation_service.codec import decode_lock, decode_record, encode
 from operation_service.errors import RevisionCompactedError, StoreUnavailableError
-from operation_service.etcd_client import EtcdClient, LeaseGoneError, RevisionGoneError
-from operation_service.keys import KeyRange, Keys
+from operation_service.etcd_client import EtcdClient, Lease, LeaseGoneError, RevisionGoneError
+from operation_service.keys import Keys
 from operation_service.leases import Leases
 from operation_service.lock_times import LockTimes
 from operation_service.model import Command, Record, Resource, Snapshot, View
@@ -32,14 +33,6 @@ class Attempt:
     command: Command
     snapshot: Snapshot
     change: Change
-
-
-@dataclass(frozen=True, slots=True)
-class _Grant:
-    """The lease for a lock key (0: none is needed), and the monotonic time before it was asked for, in seconds."""
-
-    lease: int
-    asked_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +52,25 @@ class EtcdStore:
         leases: What they hang on.
         times: How long locks last.
         clock: The service's time.
+        on_operation_replaced: Is told of every operation, by resource and id, that a new one has taken the place of.
     """
 
-    def __init__(self, etcd: EtcdClient, keys: Keys, leases: Leases, times: LockTimes, clock: Clock) -> None:
+    def __init__(
+        self,
+        etcd: EtcdClient,
+        keys: Keys,
+        leases: Leases,
+        times: LockTimes,
+        clock: Clock,
+        *,
+        on_operation_replaced: Callable[[Resource, str], None] = lambda _resource, _operation_id: None,
+    ) -> None:
         self._etcd = etcd
         self._keys = keys
         self._leases = leases
         self._times = times
         self._clock = clock
+        self._on_operation_replaced = on_operation_replaced
 
     async def read(self, resource: Resource, token: str, deadline: Deadline) -> Snapshot:
         """Read what is known of a resource, as seen by the peer with a token (empty: by nobody in particular).
@@ -167,30 +171,32 @@ class EtcdStore:
         raise StoreUnavailableError("its leases end before they can be used")
 
     async def _commit(self, attempt: Attempt, deadline: Deadline) -> Committed | Snapshot:
-        grant = _Grant(0, self._clock.monotonic())
+        lease = None
         if attempt.change.action is LockAction.HOLD:
-            wall_time = self._clock.now()
             lease = await self._leases.for_lock(attempt.change.lock_for_seconds, deadline)
-            grant = replace(grant, lease=lease.id)
-            attempt = replace(attempt, change=granted(attempt.change, wall_time, lease.ttl_seconds))
+            # The wall time before etcd was asked, counted back from now: only the last attempt's counts.
+            asked_at = self._clock.now() - timedelta(seconds=self._clock.monotonic() - lease.asked_at)
+            attempt = replace(attempt, change=granted(attempt.change, asked_at, lease.ttl_seconds))
         record_lease = await self._record_lease(attempt.change, deadline)
         resource = attempt.command.resource
         request = etcdrpc.TxnRequest(
             compare=self._guards(attempt),
             success=[
-                *self._writes(attempt, grant.lease, record_lease),
+                *self._writes(attempt, lease.id if lease else 0, record_lease),
                 *details.ask(self._keys, resource, attempt.change.record),
             ],
             failure=self._look(resource, attempt.command.caller.token),
         )
         response = await self._etcd.write(request, deadline)
         if not response.succeeded:
-            if grant.lease:
-                self._leases.revoke_later(grant.lease)
+            if lease:
+                self._leases.revoke_later(lease.id)
             return self._looked(resource, response)
         if attempt.snapshot.lock_lease and attempt.change.action in {LockAction.HOLD, LockAction.FREE}:
             self._leases.revoke_later(attempt.snapshot.lock_lease)
-        return self._committed(attempt, grant, response)
+        if attempt.change.starts_operation and attempt.snapshot.record is not None:
+            self._on_operation_replaced(resource, attempt.snapshot.record.operation_id)
+        return self._committed(attempt, lease, response)
 
     async def _record_lease(self, change: Change, deadline: Deadline) -> int:
         """Rule 14: PENDING and LOCKED records never go; what is over, or has run out, goes after the retention time.
@@ -207,7 +213,7 @@ class EtcdStore:
     def _look(self, resource: Resource, token: str) -> list[etcd_ops.Op]:
         ops = [etcd_ops.get(self._keys.record(resource)), etcd_ops.get(self._keys.lock(resource))]
         if token:
-            ops.append(etcd_ops.get(self._keys.cancelled(resource, token), keys_only=True))
+            ops.append(etcd_ops.get(self._keys.cancelled(resource, token)))
         return ops
 
     def _guards(self, attempt: Attempt) -> list[etcdrpc.Compare]:
@@ -231,13 +237,8 @@ class EtcdStore:
             ops.append(etcd_ops.delete(keys.lock(resource)))
         if change.action is LockAction.CANCEL:
             # On the lease that the lock had, it ends when the cancelled locked_until passes: no clock is asked.
-            note = {"token": caller.token, "operation_id": record.operation_id}
-            ops.append(etcd_ops.put(keys.cancelled(resource, caller.token), encode(note), snapshot.lock_lease))
-        if change.starts_operation:
-            # Two ranges around the new operation's own keys: etcd refuses to delete a range with a key that is put.
-            everything, own = keys.details(resource), keys.operation_details(resource, record.operation_id)
-            ops.append(etcd_ops.delete_range(KeyRange(everything.start, own.start)))
-            ops.append(etcd_ops.delete_range(KeyRange(own.end, everything.end)))
+            key = keys.cancelled(resource, caller.token)
+            ops.append(etcd_ops.put(key, encode(snapshot.lock), snapshot.lock_lease))
         if change.request is not None:
             ops.append(etcd_ops.put(keys.request(resource, record.operation_id), change.request))
         if change.log is not None:
@@ -248,7 +249,9 @@ class EtcdStore:
         """Take the answers to `_look`."""
         records, locks, *cancelled = (answer.response_range.kvs for answer in response.responses)
         snapshot = self.snapshot(resource, records, locks, response.header.revision)
-        return replace(snapshot, is_cancelled_peer=any(cancelled))
+        for kv in (kv for kvs in cancelled for kv in kvs):
+            snapshot = replace(snapshot, cancelled_lock=decode_lock(kv.key, kv.value))
+        return snapshot
 
     def snapshot(
         self, resource: Resource, records: Iterable[KeyValue], locks: Iterable[KeyValue], revision: int
@@ -269,6 +272,8 @@ class EtcdStore:
             snapshot = replace(
                 snapshot,
                 lock=lock,
+                # The lock's own word counts, also where the record was written anew by hand.
+                record=replace(snapshot.record, fencing_token=kv.create_revision) if snapshot.record else None,
                 lock_revision=kv.mod_revision,
                 lock_lease=kv.lease,
                 fencing_token=kv.create_revision,
@@ -276,20 +281,20 @@ class EtcdStore:
             )
         return snapshot
 
-    def _committed(self, attempt: Attempt, grant: _Grant, response: etcdrpc.TxnResponse) -> Committed:
+    def _committed(self, attempt: Attempt, lease: Lease | None, response: etcdrpc.TxnResponse) -> Committed:
         resource, before, change = attempt.command.resource, attempt.snapshot, attempt.change
         revision = response.header.revision
         record = change.record
         if record.fencing_token is None:
             record = replace(record, fencing_token=revision)
         after = Snapshot(revision=revision, record=record, record_revision=revision)
-        if change.action is LockAction.HOLD and record.lock is not None:
-            self._times.taken(resource, revision, record.lock, grant.asked_at)
+        if lease is not None and record.lock is not None:
+            self._times.taken(resource, revision, record.lock, lease.asked_at)
             after = replace(
                 after,
                 lock=record.lock,
                 lock_revision=revision,
-                lock_lease=grant.lease,
+                lock_lease=lease.id,
                 fencing_token=record.fencing_token or 0,
                 remaining=self._times.remaining(resource, record.lock),
             )

@@ -2,10 +2,12 @@
 
 import asyncio
 import logging
+from typing import Any
 
+import grpc
 from etcd3 import etcdrpc
 from grpc_health.v1.health import aio as health_aio
-from grpc_health.v1.health_pb2 import HealthCheckResponse
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from operation_service.clock import Deadline
 from operation_service.errors import StoreUnavailableError
@@ -13,9 +15,36 @@ from operation_service.etcd_client import EtcdClient
 
 _log = logging.getLogger(__name__)
 
+Context = grpc.aio.ServicerContext[Any, Any]
+
 _EVERY_SECONDS = 1.0
 _PATIENCE_SECONDS = 3.0
 """An election takes about two seconds; one is no reason to send callers elsewhere."""
+
+
+class Health(health_aio.HealthServicer):
+    """The stock servicer, whose watches can be ended: open ones hold a stop for all of its grace."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        """End all watches."""
+        self._stopping.set()
+
+    async def Watch(self, request: HealthCheckRequest, context: Context) -> None:
+        """Tell of every change, until the service stops."""
+        tasks = {
+            asyncio.ensure_future(super().Watch(request, context)),
+            asyncio.ensure_future(self._stopping.wait()),
+        }
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
 
 
 class HealthMonitor:

@@ -2,8 +2,11 @@
 
 A record leaves with its lease. Its details hang on none, since an operation may be held for longer than any lease that
 a log could have been given when it was written. Every replica hears of a record that goes and removes what it left;
-that is guarded, so it does not matter how many do. What no replica heard of is found by looking, now and then: etcd may
-drop a DELETE event (ETCD_FACTS, Watches), and all replicas may have been down.
+that is guarded, so it does not matter how many do. What an operation leaves behind when a new one takes its place goes
+here too, and not within the change itself: the cost of a proposal must not grow with the logs that were there.
+
+What no replica heard of is found by looking, now and then: etcd may drop a DELETE event (ETCD_FACTS, Watches), and all
+replicas may have been down.
 """
 
 import asyncio
@@ -24,6 +27,7 @@ _log = logging.getLogger(__name__)
 
 _SECONDS = 10.0
 _SWEEP_SECONDS = 3600.0
+_KEYS_AT_ONCE = 1_000
 
 
 class Janitor:
@@ -37,12 +41,19 @@ class Janitor:
     def __init__(self, etcd: EtcdClient, keys: Keys) -> None:
         self._etcd = etcd
         self._keys = keys
-        self._gone: dict[Resource, None] = {}
+        self._todo: dict[tuple[Resource, str], None] = {}
         self._news = asyncio.Event()
 
     def record_gone(self, resource: Resource) -> None:
         """Note that a record has left etcd."""
-        self._gone[resource] = None
+        self._note(resource, "")
+
+    def operation_replaced(self, resource: Resource, operation_id: str) -> None:
+        """Note that a new operation has taken the place of an earlier one."""
+        self._note(resource, operation_id)
+
+    def _note(self, resource: Resource, operation_id: str) -> None:
+        self._todo[resource, operation_id] = None
         self._news.set()
 
     async def run(self) -> None:
@@ -62,15 +73,29 @@ class Janitor:
                 await asyncio.sleep(_SECONDS)
 
     async def _clean_up(self) -> None:
-        while self._gone:
-            resource = next(iter(self._gone))
-            # Guarded: another operation may have begun, and be writing details of its own.
-            request = etcdrpc.TxnRequest(
-                compare=[etcd_ops.unchanged(self._keys.record(resource), 0)],
-                success=[etcd_ops.delete_range(self._keys.details(resource))],
-            )
-            await self._etcd.write(request, Deadline(_SECONDS))
-            self._gone.pop(resource, None)
+        while self._todo:
+            resource, operation_id = todo = next(iter(self._todo))
+            if operation_id:
+                # Its id is never used again: nothing of it can come back, whatever happens meanwhile.
+                await self._remove(self._keys.operation_details(resource, operation_id))
+            else:
+                # Guarded: another operation may have begun, and be writing details of its own.
+                guard = etcd_ops.unchanged(self._keys.record(resource), 0)
+                await self._remove(self._keys.details(resource), guard)
+            self._todo.pop(todo, None)
+
+    async def _remove(self, keys: KeyRange, *guards: etcdrpc.Compare) -> None:
+        """Delete a range, some keys at a time: etcd does nothing else while it deletes."""
+        while True:
+            ask = etcdrpc.RangeRequest(key=keys.start, range_end=keys.end, limit=_KEYS_AT_ONCE, keys_only=True)
+            found = await self._etcd.range(ask, Deadline(_SECONDS))
+            if not found.kvs:
+                return
+            some = KeyRange(keys.start, found.kvs[-1].key + b"\0")
+            request = etcdrpc.TxnRequest(compare=guards, success=[etcd_ops.delete_range(some)])
+            response = await self._etcd.write(request, Deadline(_SECONDS))
+            if not response.succeeded or not found.more:
+                return
 
     async def sweep(self) -> None:
         """Look at the details of all operations, and remove those of which there is no record.
@@ -104,8 +129,4 @@ class Janitor:
                 if decode_record(kv.key, kv.value).operation_id != operation_id:
                     break
             return
-        request = etcdrpc.TxnRequest(
-            compare=[etcd_ops.unchanged(key, revision)],
-            success=[etcd_ops.delete_range(self._keys.operation_details(resource, operation_id))],
-        )
-        await self._etcd.write(request, Deadline(_SECONDS))
+        await self._remove(self._keys.operation_details(resource, operation_id), etcd_ops.unchanged(key, revision))

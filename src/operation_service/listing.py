@@ -9,7 +9,6 @@ from etcd3.etcdrpc.kv_pb2 import KeyValue
 
 from operation_service import details, etcd_ops, page_token
 from operation_service.clock import Deadline
-from operation_service.codec import decode_log
 from operation_service.errors import (
     CorruptRecordError,
     InvalidRequestError,
@@ -34,7 +33,8 @@ DETAILS_AT_ONCE = 50
 """Operations whose details are read in one transaction: two ranges each, of the 128 operations that etcd takes."""
 _READ_SECONDS = 10.0
 _STOP_SCANNING_SECONDS = 1.0
-"""A page ends early, and says how to go on, rather than running into its caller's deadline."""
+"""With so much left, or a quarter if that is less, a page ends early and says how to go on, rather than running into
+its caller's deadline."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,11 @@ class OperationsQuery:
 
     def __str__(self) -> str:
         return "\n".join((self.project, self.name_prefix, *sorted(self.states)))
+
+    @property
+    def leaves_out(self) -> bool:
+        """Whether what is scanned may be left out of the listing."""
+        return bool(self.states) or (bool(self.name_prefix) and not self.project)
 
     def is_met_by(self, resource: Resource, state: State) -> bool:
         """Whether an operation is to be listed."""
@@ -102,22 +107,23 @@ class Listing:
         scan = Scan(self._etcd, self._keys, self._store, query, revision=start.revision if start else 0)
         after = Resource(start.after_project, start.after_name) if start else None
         matches: list[Found] = []
+        stop_scanning = min(_STOP_SCANNING_SECONDS, deadline.remaining() / 4)
         is_cut = False
         try:
-            async for found in scan.run(after, page_size + 1 if not query.states else _SCAN, deadline):
+            async for found in scan.run(after, _SCAN if query.leaves_out else page_size + 1, deadline):
                 if query.is_met_by(found.resource, found.state):
                     matches.append(found)
                 if len(matches) > page_size:
                     break
                 after = found.resource
-                if deadline.remaining() < _STOP_SCANNING_SECONDS:
+                if deadline.remaining() < stop_scanning:
                     is_cut = True
                     break
-            views, covered = await self._views(matches[:page_size], scan.revision, deadline)
+            views = await self._views(matches[:page_size], scan.revision, deadline)
         except RevisionGoneError as error:
             raise PageTokenExpiredError from error
-        if covered < len(matches):
-            after, is_cut = matches[covered - 1].resource, True
+        if len(views) < len(matches):
+            after, is_cut = views[-1].resource, True
         if not is_cut or after is None:
             return views, ""
         return views, page_token.write(OperationsToken(scan.revision, after.project, after.name, str(query)))
@@ -131,25 +137,20 @@ class Listing:
             raise InvalidRequestError([Violation("page_token", "must be a next_page_token, unchanged")])
         return start
 
-    async def _views(self, matches: Sequence[Found], revision: int, deadline: Deadline) -> tuple[list[View], int]:
-        """Read the details of operations, as many as go into a page; return them, and how many matches that covers."""
+    async def _views(self, matches: Sequence[Found], revision: int, deadline: Deadline) -> list[View]:
+        """Read the details of operations, as many as go into a page."""
         views: list[View] = []
-        size = covered = 0
+        size = 0
         for first in range(0, len(matches), DETAILS_AT_ONCE):
             for view in await self.views(matches[first : first + DETAILS_AT_ONCE], revision, deadline):
-                size += _size(view) if view else 0
+                size += _size(view)
                 if views and size > _MAX_PAGE_BYTES:
-                    return views, covered
-                covered += 1
-                if view:
-                    views.append(view)
-        return views, covered
+                    return views
+                views.append(view)
+        return views
 
-    async def views(self, some: Sequence[Found], revision: int, deadline: Deadline) -> list[View | None]:
+    async def views(self, some: Sequence[Found], revision: int, deadline: Deadline) -> list[View]:
         """Read the details of up to 50 operations, as they were at a revision.
-
-        Returns:
-            One for each; None where they cannot be read, which the log tells.
 
         Raises:
             RevisionGoneError: It is compacted.
@@ -159,15 +160,10 @@ class Listing:
         responses: Iterator[etcdrpc.ResponseOp] = iter(())
         if asks:
             responses = iter((await self._etcd.read(etcdrpc.TxnRequest(success=asks), deadline)).responses)
-        return [self._view(found, responses) for found in some]
-
-    @staticmethod
-    def _view(found: Found, responses: Iterator[etcdrpc.ResponseOp]) -> View | None:
-        try:
-            return view_of(found.resource, found.snapshot, found.record, details.take(found.record, responses))
-        except CorruptRecordError as error:
-            _log.error("%s is not listed: %s", found.resource, error)
-            return None
+        return [
+            view_of(found.resource, found.snapshot, found.record, details.take(found.record, responses))
+            for found in some
+        ]
 
     async def logs(self, resource: Resource, page_size: int, token: str, deadline: Deadline) -> tuple[list[Log], str]:
         """Read a page of the logs of a resource's current operation, oldest first.
@@ -203,7 +199,7 @@ class Listing:
             size += len(kv.value)
             if logs and size > _MAX_PAGE_BYTES:
                 break
-            logs.append(decode_log(kv.key, kv.value))
+            logs.append(details.read_log(kv))
         after = at.after + len(logs)
         return logs, page_token.write(replace(at, after=after)) if after < at.count else ""
 
@@ -247,19 +243,31 @@ class Scan:
             if start is not None:
                 records = KeyRange(start + b"\0", records.end)
                 locks = KeyRange(self._keys.lock_beside(start) + b"\0", locks.end)
-            # No lock is without its record, so the first locks reach at least as far as as many records.
+            # Each lock has its record, so the first locks reach at least as far as as many records.
             asks = [etcd_ops.get_range(part, limit=limit, revision=self.revision) for part in (records, locks)]
             response = await self._etcd.read(etcdrpc.TxnRequest(success=asks), deadline or Deadline(_READ_SECONDS))
             self.revision = self.revision or response.header.revision
             found_records, found_locks = (answer.response_range for answer in response.responses)
+            if not found_records.kvs:
+                return
+            start = found_records.kvs[-1].key
             locks_found = {kv.key: kv for kv in found_locks.kvs}
+            if found_locks.more:
+                rest = KeyRange(found_locks.kvs[-1].key + b"\0", self._keys.lock_beside(start) + b"\0")
+                locks_found |= await self._rest_of_locks(rest, deadline)
             for kv in found_records.kvs:
-                start = kv.key
                 found = self._found(kv, locks_found)
                 if found is not None:
                     yield found
             if not found_records.more:
                 return
+
+    async def _rest_of_locks(self, rest: KeyRange, deadline: Deadline | None) -> dict[bytes, KeyValue]:
+        """Read the locks up to the last record read; only locks without records, made by hand, leave any over."""
+        if rest.start >= rest.end:
+            return {}
+        ask = etcdrpc.RangeRequest(key=rest.start, range_end=rest.end, revision=self.revision)
+        return {kv.key: kv for kv in (await self._etcd.range(ask, deadline or Deadline(_READ_SECONDS))).kvs}
 
     def _found(self, kv: KeyValue, locks: dict[bytes, KeyValue]) -> Found | None:
         """Read a record; None if it is none: what was spoilt by hand must not hide all the others. Get tells of it."""

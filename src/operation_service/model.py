@@ -149,7 +149,7 @@ class Snapshot:
         fencing_token: The lock key's create_revision: renewals keep it, every acquisition gets a greater one. 0: not
             locked.
         remaining: How long until locked_until. None: not locked.
-        is_cancelled_peer: Whether the calling peer's lock was cancelled and its time has not passed (rule 9).
+        cancelled_lock: The lock that the calling peer had, if it was cancelled and its time has not passed (rule 9).
         is_confirmed: Whether etcd has said so for this very call. If not, it is a belief: good enough to try a change
             that etcd guards, never to refuse one.
     """
@@ -162,7 +162,7 @@ class Snapshot:
     lock_lease: int = 0
     fencing_token: int = 0
     remaining: timedelta | None = None
-    is_cancelled_peer: bool = False
+    cancelled_lock: Lock | None = None
     is_confirmed: bool = False
 
 

@@ -16,7 +16,7 @@ from operation_service.errors import (
 )
 from operation_service.etcd_store import Attempt, Committed, EtcdStore
 from operation_service.model import Command, Resource, Snapshot, View
-from operation_service.policy import Change, Decision, Moment, Unchanged, decide
+from operation_service.policy import Change, Decision, Moment, decide
 
 _ATTEMPTS = 10
 _BELIEFS = 10_000
@@ -67,14 +67,13 @@ class Operations:
         snapshot = self._beliefs.get(resource) or await self._store.read(resource, token, deadline)
         unclear: Snapshot | None = None
         for _ in range(_ATTEMPTS):
-            if unclear and snapshot.record and snapshot.record.change_id == change_id:
-                # The change whose answer was lost had been made.
-                with _outcome_unknown():
-                    return await self._view(resource, snapshot, deadline)
+            if unclear and snapshot.record_revision != unclear.record_revision:
+                return await self._found_made(resource, snapshot, change_id, deadline)
             decision = _decision(snapshot, command, Moment(self._clock.now(), change_id))
             if not isinstance(decision, Change):
                 if snapshot.is_confirmed:
-                    _refuse(decision, snapshot, unclear)
+                    if isinstance(decision, OperationError):
+                        raise decision
                     return await self._view(resource, snapshot, deadline)
                 snapshot = await self._store.read(resource, token, deadline)
                 continue
@@ -97,6 +96,18 @@ class Operations:
         if unclear:
             raise StoreUnavailableError("its answer was lost", is_outcome_unknown=True)
         raise ContentionError(resource, _ATTEMPTS)
+
+    async def _found_made(self, resource: Resource, snapshot: Snapshot, change_id: str, deadline: Deadline) -> View:
+        """Conclude a change whose answer was lost, once the record is not any more what it rested on.
+
+        Raises:
+            StoreUnavailableError: Somebody else's change lies on top of what may have been ours: neither may ours be
+                made again, nor would a refusal be true.
+        """
+        if snapshot.record is None or snapshot.record.change_id != change_id:
+            raise StoreUnavailableError("its answer was lost", is_outcome_unknown=True)
+        with _outcome_unknown():
+            return await self._view(resource, snapshot, deadline)
 
     async def _view(self, resource: Resource, snapshot: Snapshot, deadline: Deadline) -> View:
         if snapshot.record is None:
@@ -136,21 +147,6 @@ def _decision(snapshot: Snapshot, command: Command, moment: Moment) -> Decision 
         return decide(snapshot, command, moment)
     except OperationError as refusal:
         return refusal
-
-
-def _refuse(decision: Unchanged | OperationError, snapshot: Snapshot, unclear: Snapshot | None) -> None:
-    """Raise a refusal that etcd has confirmed.
-
-    Raises:
-        OperationError: It.
-        StoreUnavailableError: A change of this call may have been made, and somebody else's lies on top of it by now:
-            to say that nothing was changed could be a lie.
-    """
-    if isinstance(decision, Unchanged):
-        return
-    if unclear and snapshot.record_revision != unclear.record_revision:
-        raise StoreUnavailableError("its answer was lost", is_outcome_unknown=True)
-    raise decision
 
 
 @contextlib.contextmanager

@@ -155,7 +155,7 @@ def _check_fencing_token(snapshot: Snapshot, command: Command) -> None:
 
 def _create(snapshot: Snapshot, create: Create, moment: Moment) -> Decision:
     if create.lock_for_seconds:
-        _refuse_if_cancelled(snapshot, create)
+        _refuse_if_cancelled(snapshot, create, moment)
     _refuse_if_locked_by_another(snapshot, create)
     record = snapshot.record
     if record is not None and _is_created_by(record, create, snapshot):
@@ -182,7 +182,7 @@ def _create(snapshot: Snapshot, create: Create, moment: Moment) -> Decision:
 
 
 def _propose(snapshot: Snapshot, propose: Propose, moment: Moment) -> Change:
-    _refuse_if_cancelled(snapshot, propose)
+    _refuse_if_cancelled(snapshot, propose, moment)
     _refuse_if_locked_by_another(snapshot, propose)
     record = snapshot.record
     if record is not None and (snapshot.lock is not None or not record.phase.is_over):
@@ -280,10 +280,11 @@ def _check_token(lock: Lock, command: Append | Complete | Cancel) -> None:
         raise TokenMismatchError(command.resource, lock)
 
 
-def _refuse_if_cancelled(snapshot: Snapshot, command: Create | Propose) -> None:
+def _refuse_if_cancelled(snapshot: Snapshot, command: Create | Propose, moment: Moment) -> None:
     """Rule 9. Before rule 3: the cancelled holder has to learn that, even when somebody else is at work by now."""
-    if snapshot.is_cancelled_peer:
-        raise OperationCancelledError(command.resource)
+    lock = snapshot.cancelled_lock
+    if lock is not None:
+        raise OperationCancelledError(command.resource, lock, max(lock.locked_until - moment.now, timedelta()))
 
 
 def _refuse_if_locked_by_another(snapshot: Snapshot, command: Create | Propose) -> None:

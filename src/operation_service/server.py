@@ -11,7 +11,6 @@ from typing import Any, cast
 import grpc
 from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health_pb2
-from grpc_health.v1.health import aio as health_aio
 
 from n0stack.operation.v1alpha import operation_service_pb2 as pb
 from operation_service import wire
@@ -20,7 +19,7 @@ from operation_service.descriptor_sets import load
 from operation_service.embedded_etcd import EmbeddedEtcd, find_etcd_binary
 from operation_service.etcd_client import EtcdClient
 from operation_service.etcd_store import EtcdStore
-from operation_service.health import HealthMonitor
+from operation_service.health import Health, HealthMonitor
 from operation_service.janitor import Janitor
 from operation_service.keys import Keys
 from operation_service.leases import Leases
@@ -68,7 +67,7 @@ class Service:
 
     address: str
     etcd_endpoints: tuple[str, ...]
-    health: health_aio.HealthServicer
+    health: Health
     watching: Watching
 
     async def drain(self) -> None:
@@ -125,13 +124,13 @@ async def running(
         times = LockTimes(clock)
         leases = Leases(etcd, clock, settings.retention_seconds)
         stack.push_async_callback(leases.close)
-        store = EtcdStore(etcd, keys, leases, times, clock)
-        listing = Listing(etcd, keys, store)
         janitor = Janitor(etcd, keys)
+        store = EtcdStore(etcd, keys, leases, times, clock, on_operation_replaced=janitor.operation_replaced)
+        listing = Listing(etcd, keys, store)
         hub = WatchHub(etcd, keys, store, times, janitor.record_gone)
         watching = Watching(etcd, keys, store, listing, hub)
         servicer = OperationServicer(Operations(store, clock), listing, watching, settings.max_lock_seconds)
-        health = health_aio.HealthServicer()
+        health = Health()
         monitor = HealthMonitor(etcd, health, ("", _SERVICE.full_name))
         server.add_generic_rpc_handlers((wire.handlers(_SERVICE, servicer), wire.handlers(_HEALTH, health)))
         add_reflection(server, index, (_SERVICE.full_name, _HEALTH.full_name))
@@ -142,6 +141,7 @@ async def running(
         await server.start()
         stack.push_async_callback(server.stop, _GRACE_SECONDS)
         # Watches hold a stop for all of its grace, unless they are ended first.
+        stack.callback(health.stop)
         stack.callback(watching.stop)
         yield Service(address, tuple(endpoints), health, watching)
 

@@ -1,7 +1,9 @@
 """The nine RPCs: protobuf in, protobuf out. Checks the request, calls, renders; no rule lives here."""
 
 import contextlib
+import logging
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from typing import Any
 from urllib.parse import unquote
 
@@ -12,11 +14,14 @@ from n0stack.operation.v1alpha.operation_service_pb2_grpc import OperationServic
 from n0stack.protobuf.operation_pb2 import Operation, ProposeOperationRequest
 from operation_service import render
 from operation_service.clock import Deadline
+from operation_service.errors import CorruptRecordError
 from operation_service.listing import Listing, OperationsQuery
-from operation_service.model import Append, Caller, Cancel, Command, Complete, Create, Propose, State
+from operation_service.model import Append, Caller, Cancel, Command, Complete, Create, Propose, State, View
 from operation_service.operations import Operations
 from operation_service.validation import FENCING_TOKEN_METADATA, Validator
 from operation_service.watching import Watching, WatchQuery
+
+_log = logging.getLogger(__name__)
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -128,7 +133,8 @@ class OperationServicer(OperationServiceServicer):
         check.finish()
         query = OperationsQuery(request.project, request.name_prefix, states)
         views, token = await self._listing.operations(query, page_size, request.page_token, _deadline(context))
-        return pb.ListOperationsResponse(operations=map(render.operation_record, views), next_page_token=token)
+        records = (record for view in views if (record := _readable(view)) is not None)
+        return pb.ListOperationsResponse(operations=records, next_page_token=token)
 
     async def ListOperationLogs(
         self, request: pb.ListOperationLogsRequest, context: Context
@@ -155,16 +161,29 @@ class OperationServicer(OperationServiceServicer):
         await context.send_initial_metadata(())
         async with contextlib.aclosing(self._watching.watch(query, current)) as watch:
             async for told in watch:
-                yield pb.WatchOperationsResponse(
-                    event=render.EVENTS[told.event],
-                    operation=render.operation_record(told.view),
-                    revision=told.revision,
-                )
+                if (operation := _readable(told.view)) is not None:
+                    yield pb.WatchOperationsResponse(
+                        event=render.EVENTS[told.event], operation=operation, revision=told.revision
+                    )
 
     async def _change(self, command: Command, context: Context) -> Operation:
         view = await self._operations.change(command, _deadline(context))
         context.set_trailing_metadata(((FENCING_TOKEN_METADATA, str(view.record.fencing_token or 0)),))
-        return render.operation(view)
+        try:
+            return render.operation(view)
+        except CorruptRecordError as error:
+            # The change was made; what else was spoilt by hand is no reason to say that it failed.
+            _log.error("told without its request: %s", error)
+            return render.operation(replace(view, request=None))
+
+
+def _readable(view: View) -> pb.OperationRecord | None:
+    """Render one of many. What was spoilt by hand must not hide the others, nor end a watch ever again at one place."""
+    try:
+        return render.operation_record(view)
+    except CorruptRecordError as error:
+        _log.error("left out: %s", error)
+        return None
 
 
 def _caller(check: Validator, token: str, context: Context) -> Caller:

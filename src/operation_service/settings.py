@@ -20,10 +20,18 @@ class SettingsError(ValueError):
 
 
 def default_data_dir() -> Path:
-    """Return where the embedded etcd keeps its data: under the user's state directory."""
+    """Return where the embedded etcd keeps its data: under the user's state directory.
+
+    Raises:
+        SettingsError: The user has none.
+    """
     state = os.environ.get("XDG_STATE_HOME")
-    base = Path(state) if state and Path(state).is_absolute() else Path.home() / ".local" / "state"
-    return base / "operation-service"
+    if state and Path(state).is_absolute():
+        return Path(state) / "operation-service"
+    try:
+        return Path.home() / ".local" / "state" / "operation-service"
+    except RuntimeError as error:
+        raise SettingsError("--data-dir: this user has no home directory to keep data in, name another one") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -145,6 +145,9 @@ class WatchHub:
             WatcherTooSlowError: The caller has fallen behind further than the buffer reaches.
             WatchInterruptedError: The service is stopping, or has not heard of all that etcd did.
         """
+        if not self.covers(after):
+            # Between the caller's own look and here the hub may have begun anew, or let go of what is needed.
+            raise WatchInterruptedError("the service has missed changes meanwhile", after + 1)
         place = _Place(
             epoch=self._epoch,
             position=next((each.position for each in self._buffer if each.occurrence.revision > after), self._end),

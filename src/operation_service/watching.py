@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+import logging
+from collections.abc import AsyncGenerator, Awaitable
 from dataclasses import dataclass
 
 from operation_service.changes import Occurrence, expiry_event, occurrences
 from operation_service.clock import Deadline
 from operation_service.errors import (
+    CorruptRecordError,
     RevisionCompactedError,
     RevisionInFutureError,
     StoreUnavailableError,
@@ -21,11 +23,13 @@ from operation_service.listing import DETAILS_AT_ONCE, Found, Listing, Operation
 from operation_service.model import Event, Resource, State, View
 from operation_service.watch_hub import WatchHub
 
+_log = logging.getLogger(__name__)
+
 _READ_SECONDS = 10.0
 _BLIND_SECONDS = 10.0
 _SCAN = 500
 _SNAPSHOTS_AT_ONCE = 4
-"""Telling what is there holds the keys of all of it in memory for a while, about 25 MB for 100,000 operations."""
+"""Finding what is there reads all of it; more at once would only be slower."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +113,7 @@ class Watching:
         after = query.start_revision - 1
         if not query.start_revision:
             after = current
-            async with self._snapshots, contextlib.aclosing(self._present(query, current)) as present:
+            async with contextlib.aclosing(self._present(query, current)) as present:
                 async for told in present:
                     yield told
         async with contextlib.aclosing(self._changes(query, after)) as changes:
@@ -123,7 +127,8 @@ class Watching:
         is older. The very last one stands for the whole revision.
         """
         try:
-            found = await self._in_order_of_change(query, revision)
+            async with self._snapshots:
+                found = await self._in_order_of_change(query, revision)
             for first in range(0, len(found), DETAILS_AT_ONCE):
                 some = found[first : first + DETAILS_AT_ONCE]
                 deadline = Deadline(_READ_SECONDS)
@@ -134,8 +139,6 @@ class Watching:
                     if snapshot.record is not None
                 ]
                 for place, view in enumerate(await self._listing.views(present, revision, deadline), first):
-                    if view is None:
-                        continue
                     is_last = place + 1 == len(found)
                     is_last_of_revision = is_last or found[place + 1][0] > found[place][0]
                     told_up_to = revision if is_last else found[place][0] - (not is_last_of_revision)
@@ -161,20 +164,30 @@ class Watching:
                 async for batch in batches:
                     for occurrence in occurrences(batch, self._keys):
                         if query.is_met_by(occurrence.resource):
-                            view = await self._store.view_after(occurrence, Deadline(_READ_SECONDS))
-                            yield Told(_event(occurrence, view), view, occurrence.told_up_to)
+                            reading = self._store.view_after(occurrence, Deadline(_READ_SECONDS))
+                            if (view := await self._readable(occurrence, reading, after)) is not None:
+                                yield Told(_event(occurrence, view), view, occurrence.told_up_to)
                     after = batch.revision
                     if self._hub.covers(after):
                         break
         async with contextlib.aclosing(self._hub.follow(after)) as entries:
             async for entry in entries:
                 if query.is_met_by(entry.occurrence.resource):
-                    try:
-                        view = await self._hub.view(entry)
-                    except StoreUnavailableError as error:
-                        raise WatchInterruptedError(f"etcd is not available: {error.why}", after + 1) from error
-                    yield Told(_event(entry.occurrence, view), view, entry.occurrence.told_up_to)
+                    view = await self._readable(entry.occurrence, self._hub.view(entry), after)
+                    if view is not None:
+                        yield Told(_event(entry.occurrence, view), view, entry.occurrence.told_up_to)
                 after = entry.occurrence.told_up_to
+
+    @staticmethod
+    async def _readable(occurrence: Occurrence, reading: Awaitable[View], after: int) -> View | None:
+        """Wait for what is to be told of a change; None, and a line in the log, where it was spoilt by hand."""
+        try:
+            return await reading
+        except CorruptRecordError as error:
+            _log.error("a change at revision %d cannot be told: %s", occurrence.revision, error)
+            return None
+        except StoreUnavailableError as error:
+            raise WatchInterruptedError(f"etcd is not available: {error.why}", after + 1) from error
 
     async def _history(self, after: int) -> AsyncGenerator[Batch, None]:
         """Yield etcd's changes after a revision, until the service stops."""
@@ -184,12 +197,16 @@ class Watching:
             async with contextlib.aclosing(watch.batches()) as batches:
                 while True:
                     following = asyncio.ensure_future(anext(batches))
-                    await asyncio.wait({following, stopping}, return_when=asyncio.FIRST_COMPLETED)
+                    try:
+                        await asyncio.wait({following, stopping}, return_when=asyncio.FIRST_COMPLETED)
+                    finally:
+                        if not following.done():
+                            # The generator can only be closed once nobody waits for it any more.
+                            following.cancel()
+                            await asyncio.wait({following})
                     if stopping.done():
-                        following.cancel()
-                        await asyncio.wait({following})
                         raise WatchInterruptedError("the service is stopping", after + 1)
-                    batch = await following
+                    batch = following.result()
                     yield batch
                     after = batch.revision
         except StoreUnavailableError as error:

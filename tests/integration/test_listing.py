@@ -3,10 +3,14 @@
 import asyncio
 
 import grpc
+import pytest
+from etcd3.etcdrpc import TxnRequest, TxnResponse
 from etcd_hands import EtcdHands
-from support import PROJECT, Peer, refused, shutdown_request, state_name
+from support import PROJECT, Peer, event_name, refused, shutdown_request, state_name
 
 from n0stack.operation.v1alpha import operation_service_pb2 as pb
+from operation_service.clock import Deadline
+from operation_service.etcd_client import EtcdClient
 
 
 def names(page: pb.ListOperationsResponse) -> list[str]:
@@ -145,19 +149,60 @@ async def test_what_was_spoilt_by_hand_hides_nothing_else_and_ends_no_listing(pe
     for name in ("vm/a", "vm/b", "vm/c", "vm/d"):
         await peer.propose(name, log_message="one")
     await hands.put(f"records/{PROJECT}/vm/b", b"not json")
+    await peer.create("vm/e", operation_request=shutdown_request())
+    (request,) = [key for key in await hands.keys("details/") if "vm/e" in key]
     (log,) = [key for key in await hands.keys("details/") if "vm/d" in key]
     await hands.put(log, b"not json")
+    await hands.put(request, b"\xff")
     told, token = [], ""
     for _ in range(5):
         page = await peer.list(page_size=1, page_token=token)
         told += names(page)
         if not (token := page.next_page_token):
             break
-    assert (told, token) == (["project/vm/a", "project/vm/c"], "")
+    assert (told, token) == (["project/vm/a", "project/vm/c", "project/vm/d"], "")
     assert (await refused(peer.get("vm/b"))).reason == "CORRUPT_RECORD"
-    assert (await refused(peer.get("vm/d"))).reason == "CORRUPT_RECORD"
+    assert (await refused(peer.get("vm/e"))).reason == "CORRUPT_RECORD"
+    assert "cannot be read" in (await peer.get("vm/d")).operation.logs[0].message
+    assert "cannot be read" in (await peer.logs("vm/d")).logs[0].message
     watch = peer.watch()
-    assert [(await watch.read()).operation.name for _ in range(2)] == ["vm/a", "vm/c"]
+    assert [(await watch.read()).operation.name for _ in range(3)] == ["vm/a", "vm/c", "vm/d"]
+    await peer.append("a change is made all the same", "vm/d")
+    assert event_name((await watch.read()).event) == "LOGGED"
+
+
+async def test_locks_whose_records_were_deleted_by_hand_hide_no_others(peer: Peer, hands: EtcdHands) -> None:
+    for number in range(8):
+        await peer.propose(f"vm/{number}")
+    for number in range(4):
+        await hands.delete(f"records/{PROJECT}/vm/{number}")
+    page = await peer.list(page_size=2)
+    assert names(page) == ["project/vm/4", "project/vm/5"]
+    assert [state_name(record.state) for record in page.operations] == ["LOCKED", "LOCKED"]
+
+
+async def test_a_short_deadline_does_not_cut_pages_that_are_read_in_time(peer: Peer) -> None:
+    for number in range(10):
+        await peer.propose(f"vm/{number}")
+    peer.timeout = 3
+    assert len((await peer.list()).operations) == 10
+
+
+async def test_a_prefix_over_all_projects_finds_few_among_many_in_few_reads(
+    peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await asyncio.gather(*(peer.create(f"vm/{number:03}") for number in range(300)))
+    await peer.create("zz")
+    reads = []
+    read = EtcdClient.read
+
+    async def counted(client: EtcdClient, request: TxnRequest, deadline: Deadline) -> TxnResponse:
+        reads.append(request)
+        return await read(client, request, deadline)
+
+    monkeypatch.setattr(EtcdClient, "read", counted)
+    assert names(await peer.list(name_prefix="zz", page_size=1)) == ["project/zz"]
+    assert len(reads) < 5
 
 
 async def test_keys_that_are_none_of_the_services_are_left_out(peer: Peer, hands: EtcdHands) -> None:

@@ -157,7 +157,12 @@ class TestRule5ANewOperation:
         await peer.complete()
         assert len(await hands.keys("details/")) == 3
         await peer.propose(log_message="new")
-        assert len(await hands.keys("details/")) == 1
+
+        async def is_gone() -> bool:
+            return len(await hands.keys("details/")) == 1
+
+        assert await soon(is_gone)
+        assert [log.message for log in (await peer.logs()).logs] == ["new"]
 
 
 class TestRule6Create:
@@ -323,6 +328,9 @@ class TestRule9Cancel:
         for call in (peer.propose(), peer.create(lock_for_seconds=5)):
             refusal = await refused(call)
             assert (refusal.code, refusal.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "OPERATION_CANCELLED")
+            assert "locked_until" in refusal.metadata
+            assert refusal.retry_seconds is not None
+            assert 5 < refusal.retry_seconds <= 30
         assert (await refused(peer.append())).metadata["state"] == "CANCELLED"
 
     async def test_the_cancelled_holder_finds_out_after_others_have_come_and_gone(self, peer: Peer) -> None:

@@ -6,19 +6,20 @@ from typing import Any
 
 import grpc
 import pytest
+from etcd3.etcdrpc import RangeRequest
 from etcd_hands import EtcdHands
 from etcd_proxy import EtcdProxy, proxied
 from support import NAME, PROJECT, Peer, TestClock, connected, messages, refused
 from waiting import soon
 
 from operation_service.clock import Deadline
-from operation_service.errors import ContentionError
-from operation_service.etcd_client import EtcdClient
+from operation_service.errors import ContentionError, StoreUnavailableError
+from operation_service.etcd_client import EtcdClient, Lease
 from operation_service.etcd_store import Attempt, Committed, EtcdStore
 from operation_service.keys import Keys
 from operation_service.leases import Leases
 from operation_service.lock_times import LockTimes
-from operation_service.model import Append, Caller, Resource, Snapshot
+from operation_service.model import Append, Caller, Cancel, Command, Propose, Resource, Snapshot
 from operation_service.operations import Operations
 from operation_service.server import running
 from operation_service.settings import Settings
@@ -119,12 +120,32 @@ async def test_a_call_that_its_caller_gave_up_leaves_the_resource_in_order(
     await far_peer.propose()
     proxy.swallows_answers = True
     call = asyncio.create_task(far_peer.append("given up"))
-    await asyncio.sleep(0)
+
+    async def is_made() -> bool:
+        return len((await peer.logs()).logs) == 1
+
+    assert await soon(is_made)
     call.cancel()
     proxy.swallows_answers = False
     proxy.cut()
     await far_peer.append("afterwards")
-    assert messages((await peer.get()).operation)[-1] == "afterwards"
+    assert messages((await peer.get()).operation) == ["given up", "afterwards"]
+
+
+class LossyStore(EtcdStore):
+    """The first change is made, its answer is lost, and others act before it can be read back."""
+
+    def __init__(self, between: Callable[[], Awaitable[object]], *parts: Any) -> None:
+        super().__init__(*parts)
+        self._between: Callable[[], Awaitable[object]] | None = between
+
+    async def commit(self, attempt: Attempt, deadline: Deadline) -> Committed | Snapshot:
+        outcome = await super().commit(attempt, deadline)
+        if self._between is not None:
+            between, self._between = self._between, None
+            await between()
+            raise StoreUnavailableError("the answer was lost", is_outcome_unknown=True)
+        return outcome
 
 
 class MeddledStore(EtcdStore):
@@ -139,8 +160,58 @@ class MeddledStore(EtcdStore):
         return await super().commit(attempt, deadline)
 
 
+@pytest.fixture
+async def parts(etcd: str, settings: Settings) -> AsyncIterator[tuple[Any, ...]]:
+    """What a store is made of: another replica's, on the keys of the test's service."""
+    clock, client = TestClock(), EtcdClient([etcd])
+    leases = Leases(client, clock, retention_seconds=60)
+    yield client, Keys(settings.key_prefix), leases, LockTimes(clock), clock
+    await leases.close()
+    await client.close()
+
+
+async def outcome_of(store: EtcdStore, command: Command) -> StoreUnavailableError:
+    with pytest.raises(StoreUnavailableError) as caught:
+        await Operations(store, TestClock()).change(command, Deadline(10))
+    return caught.value
+
+
+async def test_a_change_under_somebody_elses_is_neither_made_again_nor_refused_but_unknown(
+    peer: Peer, parts: tuple[Any, ...]
+) -> None:
+    await peer.propose()
+    store = LossyStore(lambda: peer.append("another"), *parts)
+    assert (await outcome_of(store, Append(RESOURCE, HOLDER, "mine"))).is_outcome_unknown
+    assert messages((await peer.get()).operation) == ["mine", "another"]
+
+
+async def test_a_lost_cancel_does_not_hit_the_next_operation(peer: Peer, parts: tuple[Any, ...]) -> None:
+    await peer.create()
+    store = LossyStore(lambda: peer.named("other").create(log_message="the next one"), *parts)
+    assert (await outcome_of(store, Cancel(RESOURCE, HOLDER))).is_outcome_unknown
+    assert await peer.state() == "PENDING"
+
+
+async def test_a_lost_proposal_does_not_take_the_lock_again_after_the_end(peer: Peer, parts: tuple[Any, ...]) -> None:
+    store = LossyStore(peer.complete, *parts)
+    assert (await outcome_of(store, Propose(RESOURCE, HOLDER, 30))).is_outcome_unknown
+    assert await peer.state() == "SUCCEEDED"
+
+
+async def test_a_lost_change_that_was_taken_over_is_not_refused(
+    peer: Peer, hands: EtcdHands, parts: tuple[Any, ...]
+) -> None:
+    await peer.propose()
+
+    async def take_over() -> None:
+        await hands.let_lock_run_out(NAME)
+        await peer.named("other").propose()
+
+    assert (await outcome_of(LossyStore(take_over, *parts), Append(RESOURCE, HOLDER, "mine"))).is_outcome_unknown
+
+
 async def test_a_call_that_loses_the_race_again_and_again_is_aborted(
-    etcd: str, settings: Settings, peer: Peer, hands: EtcdHands
+    peer: Peer, hands: EtcdHands, parts: tuple[Any, ...]
 ) -> None:
     await peer.propose()
     before = await peer.get()
@@ -149,14 +220,70 @@ async def test_a_call_that_loses_the_race_again_and_again_is_aborted(
         (record,) = await hands.entries("records/")
         await hands.put(f"records/{RESOURCE}", record.value)
 
-    clock, client = TestClock(), EtcdClient([etcd])
-    leases = Leases(client, clock, retention_seconds=60)
-    store = MeddledStore(touch, client, Keys(settings.key_prefix), leases, LockTimes(clock), clock)
-    try:
-        with pytest.raises(ContentionError) as caught:
-            await Operations(store, clock).change(Append(RESOURCE, HOLDER, "late"), Deadline(10))
-    finally:
-        await leases.close()
-        await client.close()
+    with pytest.raises(ContentionError) as caught:
+        await Operations(MeddledStore(touch, *parts), TestClock()).change(
+            Append(RESOURCE, HOLDER, "late"), Deadline(10)
+        )
     assert to_status(caught.value).code is grpc.StatusCode.ABORTED
     assert (await peer.get()).operation == before.operation
+
+
+async def test_a_lease_that_ended_before_it_was_used_is_granted_again(
+    peer: Peer, hands: EtcdHands, parts: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the process sleeps between the grant and the change."""
+    client, _, leases, *_ = parts
+    ended: list[int] = []
+
+    async def ends_at_once(seconds: int, deadline: Deadline) -> Lease:
+        lease = await Leases.for_lock(leases, seconds, deadline)
+        if not ended:
+            ended.append(lease.id)
+            await client.revoke(lease.id, deadline)
+        return lease
+
+    monkeypatch.setattr(leases, "for_lock", ends_at_once)
+    view = await Operations(EtcdStore(*parts), TestClock()).change(Propose(RESOURCE, HOLDER, 30), Deadline(10))
+    assert view.lock is not None
+    assert (await hands.entries("locks/"))[0].lease not in ended
+    assert await peer.state() == "LOCKED"
+
+
+async def test_a_shared_lease_that_somebody_revoked_is_replaced(peer: Peer, hands: EtcdHands) -> None:
+    await peer.propose("vm/a")
+    (record,) = await hands.entries("records/")
+    await hands.revoke(record.lease)
+    await peer.propose("vm/b")
+    assert await peer.state("vm/b") == "LOCKED"
+
+
+async def test_a_caller_in_a_hurry_says_nothing_about_a_member(proxy: EtcdProxy) -> None:
+    client = EtcdClient([proxy.url, "http://127.0.0.1:1"])
+    ask = RangeRequest(key=b"x")
+    try:
+        await client.range(ask, Deadline(10))
+        member = client.channel
+        proxy.holds_answers_back = True
+        with pytest.raises(StoreUnavailableError):
+            await client.range(ask, Deadline(0.3))
+        proxy.holds_answers_back = False
+        assert client.channel is member
+        await client.range(ask, Deadline(10))
+    finally:
+        await client.close()
+
+
+async def test_a_member_that_is_silent_or_gone_is_left_for_the_next(etcd: str) -> None:
+    async def say_nothing(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        await silence.wait()
+
+    silence = asyncio.Event()
+    silent = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
+    for bad in (f"http://127.0.0.1:{silent.sockets[0].getsockname()[1]}", "http://127.0.0.1:1"):
+        client = EtcdClient([bad, etcd])
+        try:
+            await client.range(RangeRequest(key=b"x"), Deadline(10))
+        finally:
+            await client.close()
+    silence.set()
+    silent.close()

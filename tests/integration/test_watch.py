@@ -1,6 +1,10 @@
 """WatchOperations: what is there, then every change, with no gap and no duplicate; and how it ends."""
 
 import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -13,7 +17,7 @@ from waiting import soon
 
 from n0stack.operation.v1alpha import operation_service_pb2 as pb
 from operation_service.clock import Deadline
-from operation_service.errors import WatcherTooSlowError
+from operation_service.errors import WatcherTooSlowError, WatchInterruptedError
 from operation_service.etcd_client import EtcdClient
 from operation_service.etcd_store import EtcdStore
 from operation_service.keys import Keys
@@ -62,7 +66,7 @@ async def test_first_what_is_there_one_event_each_that_fits_its_state(peer: Peer
 
 
 async def test_then_every_change_as_it_happens(peer: Peer, hands: EtcdHands) -> None:
-    watch = peer.watch(project=PROJECT)
+    watch = await peer.watching(project=PROJECT)
     await peer.create("vm", log_message="requested")
     await peer.propose("vm", is_disabled_cancel=True)
     await peer.propose("vm", is_disabled_cancel=True)
@@ -93,7 +97,7 @@ async def test_then_every_change_as_it_happens(peer: Peer, hands: EtcdHands) -> 
 
 
 async def test_each_event_shows_the_operation_as_it_was_after_the_change(peer: Peer, hands: EtcdHands) -> None:
-    watch = peer.watch()
+    watch = await peer.watching()
     await peer.create(log_message="requested")
     await peer.propose(log_message="begin", is_disabled_cancel=True)
     await peer.append("a step")
@@ -119,13 +123,17 @@ async def test_each_event_shows_the_operation_as_it_was_after_the_change(peer: P
 
 
 async def test_a_lock_that_runs_out_is_told_without_anybody_asking(peer: Peer) -> None:
-    watch = peer.watch()
+    watch = await peer.watching()
     await peer.propose(lock_for_seconds=2, is_disabled_cancel=True)
     assert told(await read(watch, 2)) == ["LOCKED virtual_machines/web-1", "OPERATOR_DEAD virtual_machines/web-1"]
 
 
 async def test_filters_by_project_and_prefix(peer: Peer) -> None:
-    watches = [peer.watch(project="other"), peer.watch(name_prefix="vm/"), peer.watch(project=PROJECT, name_prefix="n")]
+    watches = [
+        await peer.watching(project="other"),
+        await peer.watching(name_prefix="vm/"),
+        await peer.watching(project=PROJECT, name_prefix="n"),
+    ]
     await peer.propose("vm/a")
     await peer.propose("vm/b", project="other")
     await peer.propose("net/c")
@@ -160,7 +168,7 @@ async def test_no_gap_and_no_duplicate_between_what_is_there_and_what_follows(pe
 
 
 async def test_a_watch_that_broke_is_resumed_at_the_last_revision_plus_1(peer: Peer) -> None:
-    watch = peer.watch()
+    watch = await peer.watching()
     names = [f"vm/{number}" for number in range(20)]
     for name in names:
         await peer.propose(name)
@@ -175,7 +183,7 @@ async def test_a_watch_that_broke_while_told_what_is_there_misses_nothing(peer: 
     for name in reversed(names):
         await peer.propose(name)
     for stop_after in range(1, 10):
-        watch = peer.watch()
+        watch = await peer.watching()
         seen = await read(watch, stop_after)
         watch.cancel()
         rest = peer.watch(start_revision=seen[-1].revision + 1)
@@ -194,7 +202,7 @@ async def test_a_resumed_watch_reads_what_the_service_has_not_seen_itself(
     await peer.propose("vm", is_disabled_cancel=True)
     await hands.let_lock_run_out("vm")
     async with running(settings, [etcd]) as replica, connected(replica.address) as late_peer:
-        watch = late_peer.watch(start_revision=start)
+        watch = await late_peer.watching(start_revision=start)
         assert told(await read(watch, 3)) == ["CREATED vm", "LOCKED vm", "OPERATOR_DEAD vm"]
         await peer.propose("vm")
         await late_peer.append("a step", "vm")
@@ -205,7 +213,7 @@ async def test_a_resumed_watch_reads_what_the_service_has_not_seen_itself(
 async def test_things_that_happen_in_one_revision_are_all_told_after_a_break(peer: Peer, hands: EtcdHands) -> None:
     for name in ("vm/a", "vm/b", "vm/c"):
         await peer.propose(name)
-    watch = peer.watch(start_revision=await hands.revision() + 1)
+    watch = await peer.watching(start_revision=await hands.revision() + 1)
     await hands.delete_below("locks/")
     first = await read(watch, 2)
     watch.cancel()
@@ -238,7 +246,7 @@ async def test_a_watch_from_the_future_is_out_of_range(peer: Peer, hands: EtcdHa
 
 async def test_a_change_through_one_replica_is_told_by_another(peer: Peer, etcd: str, settings: Settings) -> None:
     async with running(settings, [etcd]) as replica, connected(replica.address) as there:
-        watch = there.watch()
+        watch = await there.watching()
         await peer.propose("vm")
         assert told(await read(watch, 1)) == ["LOCKED vm"]
         watch.cancel()
@@ -246,7 +254,7 @@ async def test_a_change_through_one_replica_is_told_by_another(peer: Peer, etcd:
 
 async def test_watches_end_with_where_to_resume_when_the_service_stops(etcd: str, settings: Settings) -> None:
     async with running(settings, [etcd]) as service, connected(service.address) as peer:
-        watch = peer.watch()
+        watch = await peer.watching()
         await peer.propose("vm")
         (seen,) = await read(watch, 1)
         service.watching.stop()
@@ -256,7 +264,7 @@ async def test_watches_end_with_where_to_resume_when_the_service_stops(etcd: str
 
 
 async def test_a_record_spoilt_by_hand_silences_no_watch(peer: Peer, hands: EtcdHands) -> None:
-    watch = peer.watch()
+    watch = await peer.watching()
     await peer.propose("vm/spoilt")
     await hands.put(f"records/{PROJECT}/vm/spoilt", b"not json")
     await peer.propose("vm/sound")
@@ -267,7 +275,7 @@ async def test_a_record_spoilt_by_hand_silences_no_watch(peer: Peer, hands: Etcd
 
 
 async def test_many_watchers_are_told_the_same(peer: Peer) -> None:
-    watches = [peer.watch() for _ in range(50)]
+    watches = [await peer.watching() for _ in range(50)]
     for number in range(10):
         await peer.propose(f"vm/{number}")
     for watch in watches:
@@ -275,14 +283,28 @@ async def test_many_watchers_are_told_the_same(peer: Peer) -> None:
         watch.cancel()
 
 
-async def test_a_listener_that_is_left_behind_is_told_so_and_from_where_to_resume(
-    peer: Peer, etcd: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("operation_service.watch_hub._BUFFERED", 5)
+@dataclass
+class Parts:
+    """A hub of its own on the keys of the test's service, and what it is made of."""
+
+    store: EtcdStore
+    hub: WatchHub
+
+
+@pytest.fixture
+async def parts(etcd: str, settings: Settings) -> AsyncIterator[Parts]:
     clock, keys, client = TestClock(), Keys(settings.key_prefix), EtcdClient([etcd])
     times = LockTimes(clock)
     store = EtcdStore(client, keys, Leases(client, clock, 60), times, clock)
-    hub = WatchHub(client, keys, store, times, lambda _resource: None)
+    yield Parts(store, WatchHub(client, keys, store, times, lambda _resource: None))
+    await client.close()
+
+
+async def test_a_listener_that_is_left_behind_is_told_so_and_from_where_to_resume(
+    peer: Peer, parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("operation_service.watch_hub._BUFFERED", 5)
+    hub, store = parts.hub, parts.store
     hearing = asyncio.create_task(hub.run())
     try:
         await peer.propose("vm/0")
@@ -303,21 +325,78 @@ async def test_a_listener_that_is_left_behind_is_told_so_and_from_where_to_resum
             return any(each.occurrence.revision == last for each in hub._buffer)  # noqa: SLF001
 
         assert await soon(has_heard_all)
+        assert not hub.covers(revision)
         with pytest.raises(WatcherTooSlowError) as caught:
             await anext(listener)
         assert caught.value.metadata["resume_revision"] == str(first.occurrence.revision + 1)
     finally:
         hearing.cancel()
         await asyncio.wait({hearing})
-        await client.close()
 
 
-async def test_a_resume_at_the_very_revision_that_was_compacted_misses_no_expiry(
-    peer: Peer, etcd: str, settings: Settings, hands: EtcdHands
+async def test_watchers_that_do_not_read_keep_nobody_else_from_watching(peer: Peer, address: str) -> None:
+    request = shutdown_request()
+    request.value = b"x" * 200_000
+    for number in range(30):
+        await peer.create(f"vm/{number:02}", operation_request=request)
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(6):
+            options = [("grpc.use_local_subchannel_pool", 1)]
+            channel = await stack.enter_async_context(grpc.aio.insecure_channel(address, options=options))
+            await Peer(channel).watch().read()
+        assert told(await read(peer.watch(name_prefix="vm/01"), 1)) == ["CREATED vm/01"]
+
+
+async def test_a_caller_that_goes_away_from_etcds_history_leaves_nothing_behind(
+    peer: Peer, etcd: str, settings: Settings, hands: EtcdHands, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await peer.propose("vm", is_disabled_cancel=True)
-    await hands.let_lock_run_out("vm")
-    compacted = await hands.compact()
+    start = await hands.revision() + 1
+    await peer.create("vm")
+    await hands.put("elsewhere", b"so that a replica that starts now does not cover the creation")
     async with running(settings, [etcd]) as replica, connected(replica.address) as late_peer:
-        refusal = await refused(late_peer.watch(start_revision=compacted).read())
-    assert (refusal.code, refusal.reason) == (grpc.StatusCode.OUT_OF_RANGE, "REVISION_COMPACTED")
+        watch = await late_peer.watching(start_revision=start)
+        assert told(await read(watch, 1)) == ["CREATED vm"]
+        watch.cancel()
+
+        async def is_over() -> bool:
+            return not any("EtcdWatch.batches" in repr(task) and "_for_ever" not in repr(task) for task in histories())
+
+        assert await soon(is_over)
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+def histories() -> list[asyncio.Task[object]]:
+    return [task for task in asyncio.all_tasks() if "anext" in repr(task) or "asend" in repr(task)]
+
+
+async def test_a_log_spoilt_by_hand_ends_no_watch(peer: Peer, hands: EtcdHands) -> None:
+    await peer.propose("vm", log_message="one")
+    watch = await peer.watching(start_revision=await hands.revision() + 1)
+    (log,) = await hands.keys("details/")
+    await hands.put(log, b"not json")
+    assert messages(await peer.propose("vm", log_message="two"))[-1] == "two"
+    (renewed,) = await read(watch, 1)
+    assert messages(renewed.operation.operation)[-1] == "two"
+
+
+async def test_a_listener_across_a_gap_in_what_the_service_heard_is_told_so(peer: Peer, parts: Parts) -> None:
+    hub = parts.hub
+    hearing = asyncio.create_task(hub.run())
+    try:
+        revision = await parts.store.current_revision(Deadline(10))
+
+        async def is_hearing() -> bool:
+            return hub.covers(revision)
+
+        assert await soon(is_hearing)
+        listener = hub.follow(revision)
+        await peer.propose("vm")
+        await anext(listener)
+        hub._begin(revision + 100)  # noqa: SLF001, as after a compaction beyond what was heard
+        with pytest.raises(WatchInterruptedError):
+            await anext(listener)
+        with pytest.raises(WatchInterruptedError):
+            await anext(hub.follow(revision))
+    finally:
+        hearing.cancel()
+        await asyncio.wait({hearing})

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
-from unit_support import RESOURCE
+from unit_support import RESOURCE, a_lock
 
 from operation_service.errors import NotFoundError, OperationCancelledError, RefusedError
 from operation_service.model import (
@@ -52,7 +52,8 @@ class Etcd:
         return record is not None and lock is None and record.phase is not Phase.PENDING
 
     def seen_by(self, token: str) -> Snapshot:
-        return replace(self.snapshot, revision=self.revision, is_cancelled_peer=token in self.cancelled)
+        cancelled_lock = a_lock(token=token) if token in self.cancelled else None
+        return replace(self.snapshot, revision=self.revision, cancelled_lock=cancelled_lock)
 
     def commit(self, token: str, change: Change) -> None:
         before = self.snapshot

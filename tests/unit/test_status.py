@@ -44,7 +44,7 @@ def one_of_each(resource: Resource, lock: Lock, log: Log, key: str) -> dict[type
         errors.TokenMismatchError(resource, lock),
         errors.NotLockedError(resource, State.OPERATOR_DEAD),
         errors.CancelDisabledError(resource, lock, timedelta(seconds=39.5)),
-        errors.OperationCancelledError(resource),
+        errors.OperationCancelledError(resource, lock, timedelta(seconds=39.5)),
         errors.OperationOverError(resource, State.SUCCEEDED),
         errors.AlreadyExistsError(resource, State.OPERATOR_DEAD),
         errors.FencingTokenMismatchError(resource, 2**64 - 1, 2**63),
@@ -87,6 +87,7 @@ TOLD = {
 RETRY_SECONDS = {
     errors.LockedError: 39.5,
     errors.CancelDisabledError: 39.5,
+    errors.OperationCancelledError: 39.5,
     errors.ContentionError: 0.1,
     errors.StoreUnavailableError: 1.0,
     errors.WatcherTooSlowError: 1.0,

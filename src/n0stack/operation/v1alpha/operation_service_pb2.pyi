@@ -158,8 +158,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_OPERATION_CANCELLED: _ErrorReason.ValueType  # 7
     """FAILED_PRECONDITION. The caller's own operation was cancelled while it held the lock.
-    Stop working on the resource; proposing again is possible once the cancelled lock's
-    time has passed.
+    Metadata: locked_until (the cancelled lock's). Stop working on the resource; proposing
+    again is possible once that time has passed, as google.rpc.RetryInfo says.
     """
     ERROR_REASON_OPERATION_OVER: _ErrorReason.ValueType  # 8
     """FAILED_PRECONDITION. The operation is over already, there is nothing to cancel.
@@ -246,8 +246,8 @@ holder, locked_since, locked_until. Wait as google.rpc.RetryInfo says.
 """
 ERROR_REASON_OPERATION_CANCELLED: ErrorReason.ValueType  # 7
 """FAILED_PRECONDITION. The caller's own operation was cancelled while it held the lock.
-Stop working on the resource; proposing again is possible once the cancelled lock's
-time has passed.
+Metadata: locked_until (the cancelled lock's). Stop working on the resource; proposing
+again is possible once that time has passed, as google.rpc.RetryInfo says.
 """
 ERROR_REASON_OPERATION_OVER: ErrorReason.ValueType  # 8
 """FAILED_PRECONDITION. The operation is over already, there is nothing to cancel.
