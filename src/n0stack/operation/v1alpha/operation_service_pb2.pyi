@@ -621,7 +621,7 @@ class ListOperationsResponse(_message.Message):
     """What to send as page_token for the next page. Empty: this is the last page."""
     @_builtins.property
     def operations(self) -> _containers.RepeatedCompositeFieldContainer[Global___OperationRecord]:
-        """The operations, ordered by project and name."""
+        """The operations, in the order of the bytes of "project/name"."""
 
     def __init__(
         self,

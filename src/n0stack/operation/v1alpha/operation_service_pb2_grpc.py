@@ -180,8 +180,8 @@ class OperationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListOperations(self, request, context):
-        """ListOperations reads the current operations of many resources, ordered by project and
-        name. All pages of one listing show one moment.
+        """ListOperations reads the current operations of many resources, in the order of the bytes
+        of "project/name". All pages of one listing show one moment.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -82,8 +82,8 @@ class OperationServiceStub:
     GetOperation: _grpc.UnaryUnaryMultiCallable[_operation_service_pb2.GetOperationRequest, _operation_service_pb2.OperationRecord]
     """GetOperation reads the current operation of one resource."""
     ListOperations: _grpc.UnaryUnaryMultiCallable[_operation_service_pb2.ListOperationsRequest, _operation_service_pb2.ListOperationsResponse]
-    """ListOperations reads the current operations of many resources, ordered by project and
-    name. All pages of one listing show one moment.
+    """ListOperations reads the current operations of many resources, in the order of the bytes
+    of "project/name". All pages of one listing show one moment.
     """
     ListOperationLogs: _grpc.UnaryUnaryMultiCallable[_operation_service_pb2.ListOperationLogsRequest, _operation_service_pb2.ListOperationLogsResponse]
     """ListOperationLogs reads all the logs of one resource's current operation, oldest first.
@@ -147,8 +147,8 @@ class OperationServiceAsyncStub(OperationServiceStub):
     GetOperation: _aio.UnaryUnaryMultiCallable[_operation_service_pb2.GetOperationRequest, _operation_service_pb2.OperationRecord]  # type: ignore[assignment]
     """GetOperation reads the current operation of one resource."""
     ListOperations: _aio.UnaryUnaryMultiCallable[_operation_service_pb2.ListOperationsRequest, _operation_service_pb2.ListOperationsResponse]  # type: ignore[assignment]
-    """ListOperations reads the current operations of many resources, ordered by project and
-    name. All pages of one listing show one moment.
+    """ListOperations reads the current operations of many resources, in the order of the bytes
+    of "project/name". All pages of one listing show one moment.
     """
     ListOperationLogs: _aio.UnaryUnaryMultiCallable[_operation_service_pb2.ListOperationLogsRequest, _operation_service_pb2.ListOperationLogsResponse]  # type: ignore[assignment]
     """ListOperationLogs reads all the logs of one resource's current operation, oldest first.
@@ -251,8 +251,8 @@ class OperationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _operation_service_pb2.ListOperationsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_operation_service_pb2.ListOperationsResponse, _abc.Awaitable[_operation_service_pb2.ListOperationsResponse]]:
-        """ListOperations reads the current operations of many resources, ordered by project and
-        name. All pages of one listing show one moment.
+        """ListOperations reads the current operations of many resources, in the order of the bytes
+        of "project/name". All pages of one listing show one moment.
         """
 
     @_abc_1.abstractmethod
