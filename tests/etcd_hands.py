@@ -69,3 +69,8 @@ class EtcdHands:
     async def revoke(self, lease: int) -> None:
         """End a lease, and delete the keys on it."""
         await cast("Any", etcdrpc).LeaseStub(self.channel).LeaseRevoke(etcdrpc.LeaseRevokeRequest(ID=lease))
+
+    async def lives(self, lease: int) -> bool:
+        """Whether a lease has not ended."""
+        stub = cast("Any", etcdrpc).LeaseStub(self.channel)
+        return int((await stub.LeaseTimeToLive(etcdrpc.LeaseTimeToLiveRequest(ID=lease))).TTL) >= 0

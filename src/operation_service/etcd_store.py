@@ -15,7 +15,7 @@ from operation_service import details, etcd_ops
 from operation_service.changes import Occurrence
 from operation_service.clock import Clock, Deadline
 from operation_service.codec import decode_lock, decode_record, encode
-from operation_service.errors import RevisionCompactedError, StoreUnavailableError
+from operation_service.errors import RevisionCompactedError, StoreError, StoreUnavailableError
 from operation_service.etcd_client import EtcdClient, Lease, LeaseGoneError, RevisionGoneError
 from operation_service.keys import Keys
 from operation_service.leases import Leases
@@ -177,17 +177,13 @@ class EtcdStore:
             # The wall time before etcd was asked, counted back from now: only the last attempt's counts.
             asked_at = self._clock.now() - timedelta(seconds=self._clock.monotonic() - lease.asked_at)
             attempt = replace(attempt, change=granted(attempt.change, asked_at, lease.ttl_seconds))
-        record_lease = await self._record_lease(attempt.change, deadline)
+        try:
+            response = await self._write(attempt, lease.id if lease else 0, deadline)
+        except (LeaseGoneError, StoreError) as error:
+            if lease and not (isinstance(error, StoreError) and error.is_outcome_unknown):
+                self._leases.revoke_later(lease.id)
+            raise
         resource = attempt.command.resource
-        request = etcdrpc.TxnRequest(
-            compare=self._guards(attempt),
-            success=[
-                *self._writes(attempt, lease.id if lease else 0, record_lease),
-                *details.ask(self._keys, resource, attempt.change.record),
-            ],
-            failure=self._look(resource, attempt.command.caller.token),
-        )
-        response = await self._etcd.write(request, deadline)
         if not response.succeeded:
             if lease:
                 self._leases.revoke_later(lease.id)
@@ -197,6 +193,19 @@ class EtcdStore:
         if attempt.change.starts_operation and attempt.snapshot.record is not None:
             self._on_operation_replaced(resource, attempt.snapshot.record.operation_id)
         return self._committed(attempt, lease, response)
+
+    async def _write(self, attempt: Attempt, lock_lease: int, deadline: Deadline) -> etcdrpc.TxnResponse:
+        record_lease = await self._record_lease(attempt.change, deadline)
+        resource = attempt.command.resource
+        request = etcdrpc.TxnRequest(
+            compare=self._guards(attempt),
+            success=[
+                *self._writes(attempt, lock_lease, record_lease),
+                *details.ask(self._keys, resource, attempt.change.record),
+            ],
+            failure=self._look(resource, attempt.command.caller.token),
+        )
+        return await self._etcd.write(request, deadline)
 
     async def _record_lease(self, change: Change, deadline: Deadline) -> int:
         """Rule 14: PENDING and LOCKED records never go; what is over, or has run out, goes after the retention time.

@@ -86,7 +86,6 @@ class EtcdWatch:
         create = etcdrpc.WatchCreateRequest(
             key=self._keys.start, range_end=self._keys.end, start_revision=self._next_revision, prev_kv=True
         )
-        await self._make_sure_of_history()
         call = cast("Any", etcdrpc).WatchStub(channel).Watch(metadata=HAS_LEADER)
         try:
             await call.write(etcdrpc.WatchRequest(create_request=create))
@@ -96,6 +95,9 @@ class EtcdWatch:
                 if response.canceled:
                     # On a stream that stays open: without this it would be silent for ever (ETCD_FACTS, Watches).
                     return
+                if response.created:
+                    # Only now: before the watch stood, its history could still be compacted away.
+                    await self._make_sure_of_history()
                 yield response
         finally:
             call.cancel()

@@ -1,5 +1,7 @@
 """Rule 14: nothing lives for ever by accident."""
 
+import asyncio
+from collections import Counter
 from dataclasses import replace
 
 import grpc
@@ -11,6 +13,7 @@ from waiting import reaches, soon
 from operation_service.etcd_client import EtcdClient
 from operation_service.janitor import Janitor
 from operation_service.keys import Keys
+from operation_service.model import Resource
 from operation_service.settings import Settings
 
 RETENTION_SECONDS = 2
@@ -103,3 +106,70 @@ async def test_sweeping_leaves_what_has_a_record(peer: Peer, hands: EtcdHands, e
         await client.close()
     assert len(await hands.keys("details/")) == 2
     assert (await peer.get()).operation.logs[0].message == "requested"
+
+
+async def test_leases_that_hold_no_lock_any_more_are_ended(peer: Peer, hands: EtcdHands) -> None:
+    held = []
+    for _ in range(3):
+        await peer.propose(lock_for_seconds=600)
+        held.append((await hands.entries("locks/"))[0].lease)
+    assert len(set(held)) == 3
+
+    async def has_ended(*leases: int) -> bool:
+        return not any([await hands.lives(lease) for lease in leases])
+
+    assert await soon(lambda: has_ended(*held[:2]))
+    assert await hands.lives(held[2])
+    await peer.complete()
+    assert await soon(lambda: has_ended(*held))
+
+
+async def test_records_share_leases_that_outlast_each_of_them_and_hold_a_bounded_number(
+    peer: Peer, hands: EtcdHands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("operation_service.leases._KEYS_PER_LEASE", 4)
+    for number in range(12):
+        await peer.propose(f"vm/{number:02}", lock_for_seconds=2 + number % 3)
+    records = await hands.entries("records/")
+    by_lease = Counter(record.lease for record in records)
+    assert max(by_lease.values()) <= 4
+    assert len(by_lease) < len(records)
+    for number in range(12):
+        assert await hands.ttl_of(f"records/project/vm/{number:02}") >= 2 + number % 3 + RETENTION_SECONDS
+
+
+async def test_the_details_of_a_new_operation_stay_when_news_of_an_old_record_comes_late(
+    peer: Peer, hands: EtcdHands, etcd: str, settings: Settings
+) -> None:
+    await peer.create(log_message="requested")
+    client = EtcdClient([etcd])
+    janitor = Janitor(client, Keys(settings.key_prefix))
+    janitor.record_gone(Resource("project", NAME))
+    janitor.record_gone(Resource("project", "nobody"))
+    await hands.put("details/project/nobody#0123/log/0000000001", b"{}")
+    working = asyncio.create_task(janitor.run())
+    try:
+
+        async def is_clean() -> bool:
+            return not [key for key in await hands.keys("details/") if "nobody" in key]
+
+        assert await soon(is_clean)
+    finally:
+        working.cancel()
+        await asyncio.wait({working})
+        await client.close()
+    assert len(await hands.keys("details/")) == 2
+
+
+async def test_many_details_are_removed_some_at_a_time(
+    hands: EtcdHands, etcd: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("operation_service.janitor._KEYS_AT_ONCE", 3)
+    for number in range(1, 11):
+        await hands.put(f"details/project/{NAME}#0123/log/{number:010}", b"{}")
+    client = EtcdClient([etcd])
+    try:
+        await Janitor(client, Keys(settings.key_prefix)).sweep()
+    finally:
+        await client.close()
+    assert await hands.keys() == []
