@@ -84,6 +84,11 @@ def serve(  # noqa: PLR0917, click calls it with keywords
     retention_seconds: int,
 ) -> None:
     """Serve until SIGTERM or SIGINT."""
+    if etcd_endpoints == "":
+        # From a variable that nobody has set: an etcd of its own for each replica would be two holders at once.
+        raise SettingsError("--etcd-endpoints must not be empty: leave it out for an embedded etcd")
+    if data_dir == Path():
+        raise SettingsError("--data-dir must not be empty: leave it out for the user's state directory")
     settings = Settings(
         listen=listen,
         etcd_endpoints=parse_endpoints(etcd_endpoints or ""),

@@ -37,6 +37,9 @@ from operation_service.model import Lock, Log, Resource, State
 _LAST_LOG_MAX_BYTES = 1024
 """Trailers have to stay below the 8 KiB that gRPC peers accept; a log message may be 4 KiB."""
 
+_SHORTEST_WAIT = timedelta(milliseconds=500)
+"""etcd ends a lease up to half a second after its time: until then a caller must not be told to try at once."""
+
 
 def rfc3339(moment: datetime) -> str:
     """Write a UTC time as people and protobuf's JSON write it."""
@@ -112,7 +115,7 @@ class LockedError(RefusedError):
             f"{resource} is locked by {lock.holder} since {rfc3339(lock.locked_since)} until "
             f"{rfc3339(lock.locked_until)}: wait for the end of that lock, or watch for it",
             metadata=_lock_facts(lock) | {"last_log": _shortened(last_log.message) if last_log else ""},
-            retry_after=remaining,
+            retry_after=max(remaining, _SHORTEST_WAIT),
         )
 
 
@@ -145,7 +148,7 @@ class CancelDisabledError(RefusedError):
             f"cancelling the operation on {resource} is disabled until {rfc3339(lock.locked_until)} "
             f"(held by {lock.holder}): wait for it to complete, or for its lock to run out",
             metadata=_lock_facts(lock),
-            retry_after=remaining,
+            retry_after=max(remaining, _SHORTEST_WAIT),
         )
 
 
@@ -157,7 +160,7 @@ class OperationCancelledError(RefusedError):
             f"the operation that this proposing_peer_token held on {resource} was cancelled: stop working on it; "
             f"it may propose again after {rfc3339(lock.locked_until)}, when the cancelled lock would have run out",
             metadata={"locked_until": rfc3339(lock.locked_until)},
-            retry_after=remaining,
+            retry_after=max(remaining, _SHORTEST_WAIT),
         )
 
 

@@ -93,7 +93,7 @@ class HealthMonitor:
     async def _tell(self, is_serving: bool, why: str) -> None:
         if is_serving is self._is_serving:
             return
-        if self._is_serving is not None:
+        if self._is_serving is not None or not is_serving:
             _log.warning("%s: %s", "healthy again" if is_serving else "not healthy", why)
         self._is_serving = is_serving
         status = HealthCheckResponse.SERVING if is_serving else HealthCheckResponse.NOT_SERVING

@@ -52,6 +52,8 @@ WRONG_VALUES = [
     ("--listen", "127.0.0.1:-1"),
     ("--listen", "127.0.0.1:http"),
     ("--listen", "::1:50051"),
+    ("--data-dir", ""),
+    ("--etcd-endpoints", ""),
     ("--etcd-endpoints", "127.0.0.1:2379"),
     ("--etcd-endpoints", "http://127.0.0.1"),
     ("--etcd-endpoints", "http://127.0.0.1:0"),

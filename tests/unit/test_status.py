@@ -177,9 +177,9 @@ def test_a_retry_hint_is_there_where_waiting_helps_and_nowhere_else(error: Opera
     assert seconds == RETRY_SECONDS.get(type(error))
 
 
-def test_a_lock_that_is_just_running_out_may_be_tried_for_at_once() -> None:
+def test_a_lock_that_is_just_running_out_is_not_to_be_tried_for_before_etcd_has_ended_its_lease() -> None:
     retry = unpacked(details(to_status(errors.LockedError(RESOURCE, a_lock(), None, timedelta())))).retry
-    assert retry.retry_delay.ToTimedelta() == timedelta()
+    assert retry.retry_delay.ToTimedelta() == timedelta(seconds=0.5)
 
 
 @every_error

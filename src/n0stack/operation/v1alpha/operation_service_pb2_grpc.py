@@ -158,7 +158,8 @@ class OperationServiceServicer:
 
     def CompleteOperation(self, request, context):
         """CompleteOperation ends the operation that the caller holds, as SUCCEEDED or FAILED, and
-        frees the lock. Safe to repeat with the same token.
+        frees the lock. Safe to repeat with the same token: what that token has completed stays
+        as it is, whatever the repeat says.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -73,7 +73,8 @@ class OperationServiceStub:
     """
     CompleteOperation: _grpc.UnaryUnaryMultiCallable[_operation_service_pb2.CompleteOperationRequest, _operation_pb2.Operation]
     """CompleteOperation ends the operation that the caller holds, as SUCCEEDED or FAILED, and
-    frees the lock. Safe to repeat with the same token.
+    frees the lock. Safe to repeat with the same token: what that token has completed stays
+    as it is, whatever the repeat says.
     """
     CancelOperation: _grpc.UnaryUnaryMultiCallable[_operation_service_pb2.CancelOperationRequest, _operation_pb2.Operation]
     """CancelOperation ends an operation that nobody holds, or that the caller holds and whose
@@ -138,7 +139,8 @@ class OperationServiceAsyncStub(OperationServiceStub):
     """
     CompleteOperation: _aio.UnaryUnaryMultiCallable[_operation_service_pb2.CompleteOperationRequest, _operation_pb2.Operation]  # type: ignore[assignment]
     """CompleteOperation ends the operation that the caller holds, as SUCCEEDED or FAILED, and
-    frees the lock. Safe to repeat with the same token.
+    frees the lock. Safe to repeat with the same token: what that token has completed stays
+    as it is, whatever the repeat says.
     """
     CancelOperation: _aio.UnaryUnaryMultiCallable[_operation_service_pb2.CancelOperationRequest, _operation_pb2.Operation]  # type: ignore[assignment]
     """CancelOperation ends an operation that nobody holds, or that the caller holds and whose
@@ -224,7 +226,8 @@ class OperationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_operation_pb2.Operation, _abc.Awaitable[_operation_pb2.Operation]]:
         """CompleteOperation ends the operation that the caller holds, as SUCCEEDED or FAILED, and
-        frees the lock. Safe to repeat with the same token.
+        frees the lock. Safe to repeat with the same token: what that token has completed stays
+        as it is, whatever the repeat says.
         """
 
     @_abc_1.abstractmethod
