@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import grpc
@@ -22,6 +23,14 @@ RETENTION_SECONDS = 2
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
     return replace(settings, retention_seconds=RETENTION_SECONDS)
+
+
+@pytest.fixture
+async def janitor(etcd: str, settings: Settings) -> AsyncIterator[Janitor]:
+    """A janitor for the keys of the test's service, which works when the test says so."""
+    client = EtcdClient([etcd])
+    yield Janitor(client, Keys(settings.key_prefix))
+    await client.close()
 
 
 async def test_what_is_over_leaves_etcd_with_all_it_had(peer: Peer, hands: EtcdHands) -> None:
@@ -82,28 +91,18 @@ async def test_an_operation_held_for_longer_than_the_retention_time_keeps_its_fi
     assert [log.message for log in (await peer.get()).operation.logs] == ["first"]
 
 
-async def test_details_that_nobody_heard_lose_their_record_are_swept(
-    etcd: str, settings: Settings, hands: EtcdHands
-) -> None:
+async def test_details_that_nobody_heard_lose_their_record_are_swept(janitor: Janitor, hands: EtcdHands) -> None:
     await hands.put(f"details/project/{NAME}#0123/log/0000000001", b"{}")
     await hands.put(f"details/project/{NAME}#0123/request", b"")
-    client = EtcdClient([etcd])
-    try:
-        await Janitor(client, Keys(settings.key_prefix)).sweep()
-    finally:
-        await client.close()
+    await janitor.sweep()
     assert await hands.keys() == []
 
 
-async def test_sweeping_leaves_what_has_a_record(peer: Peer, hands: EtcdHands, etcd: str, settings: Settings) -> None:
+async def test_sweeping_leaves_what_has_a_record(peer: Peer, hands: EtcdHands, janitor: Janitor) -> None:
     await peer.create(log_message="requested")
     await hands.put("details/project/vm#0123/log/0000000001", b"{}")
     await hands.put(f"details/project/{NAME}#0123/log/0000000001", b"{}")
-    client = EtcdClient([etcd])
-    try:
-        await Janitor(client, Keys(settings.key_prefix)).sweep()
-    finally:
-        await client.close()
+    await janitor.sweep()
     assert len(await hands.keys("details/")) == 2
     assert (await peer.get()).operation.logs[0].message == "requested"
 
@@ -139,11 +138,9 @@ async def test_records_share_leases_that_outlast_each_of_them_and_hold_a_bounded
 
 
 async def test_the_details_of_a_new_operation_stay_when_news_of_an_old_record_comes_late(
-    peer: Peer, hands: EtcdHands, etcd: str, settings: Settings
+    peer: Peer, hands: EtcdHands, janitor: Janitor
 ) -> None:
     await peer.create(log_message="requested")
-    client = EtcdClient([etcd])
-    janitor = Janitor(client, Keys(settings.key_prefix))
     janitor.record_gone(Resource("project", NAME))
     janitor.record_gone(Resource("project", "nobody"))
     await hands.put("details/project/nobody#0123/log/0000000001", b"{}")
@@ -157,19 +154,14 @@ async def test_the_details_of_a_new_operation_stay_when_news_of_an_old_record_co
     finally:
         working.cancel()
         await asyncio.wait({working})
-        await client.close()
     assert len(await hands.keys("details/")) == 2
 
 
 async def test_many_details_are_removed_some_at_a_time(
-    hands: EtcdHands, etcd: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    hands: EtcdHands, janitor: Janitor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("operation_service.janitor._KEYS_AT_ONCE", 3)
     for number in range(1, 11):
         await hands.put(f"details/project/{NAME}#0123/log/{number:010}", b"{}")
-    client = EtcdClient([etcd])
-    try:
-        await Janitor(client, Keys(settings.key_prefix)).sweep()
-    finally:
-        await client.close()
+    await janitor.sweep()
     assert await hands.keys() == []
