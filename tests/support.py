@@ -23,22 +23,27 @@ FENCING_TOKEN = "n0stack-fencing-token"
 
 
 class TestClock:
-    """The machine's clocks, whose wall side a test can push."""
+    """The machine's clocks, which a test can push."""
 
     __test__ = False
 
     def __init__(self) -> None:
         self.offset = timedelta()
+        self.passed = 0.0
 
     def push(self, **delta: float) -> None:
         """Push the wall clock, as timedelta takes it: push(hours=1)."""
         self.offset += timedelta(**delta)
 
+    def pass_seconds(self, seconds: float) -> None:
+        """Let time pass on both clocks, for the service alone: to it etcd's leases then last too long."""
+        self.passed += seconds
+
     def now(self) -> datetime:
-        return datetime.now(UTC) + self.offset
+        return datetime.now(UTC) + self.offset + timedelta(seconds=self.passed)
 
     def monotonic(self) -> float:
-        return time.monotonic()
+        return time.monotonic() + self.passed
 
 
 def shutdown_request(*, hard: bool = True) -> AnyMessage:

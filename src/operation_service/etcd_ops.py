@@ -33,6 +33,11 @@ def delete_range(keys: KeyRange) -> Op:
     return Op(request_delete_range=etcdrpc.DeleteRangeRequest(key=keys.start, range_end=keys.end))
 
 
+def nested(transaction: etcdrpc.TxnRequest) -> Op:
+    """Make a whole transaction, with guards of its own, a part of another one."""
+    return Op(request_txn=transaction)
+
+
 def unchanged(key: bytes, mod_revision: int) -> etcdrpc.Compare:
     """Guard that a key was last changed at a revision. 0: that it is not there (a missing key compares as 0)."""
     return etcdrpc.Compare(key=key, target=etcdrpc.Compare.MOD, result=etcdrpc.Compare.EQUAL, mod_revision=mod_revision)

@@ -4,6 +4,7 @@
 is there now, read in the same transaction. So a decision may rest on a belief, and usually costs one round trip.
 """
 
+import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -24,6 +25,7 @@ from operation_service.model import Command, Record, Resource, Snapshot, View
 from operation_service.policy import Change, LockAction, granted
 
 _LEASE_ATTEMPTS = 3
+_LEASE_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ class EtcdStore:
             CorruptRecordError: A key of the resource cannot be read.
         """
         response = await self._etcd.read(etcdrpc.TxnRequest(success=self._look(resource, token)), deadline)
-        return self._looked(resource, response)
+        return await self._measured(resource, self._looked(resource, response), deadline)
 
     async def current_revision(self, deadline: Deadline) -> int:
         """Return etcd's revision, no older than anything that was acknowledged before. Raises like `read`."""
@@ -187,7 +189,7 @@ class EtcdStore:
         if not response.succeeded:
             if lease:
                 self._leases.revoke_later(lease.id)
-            return self._looked(resource, response)
+            return await self._measured(resource, self._looked(resource, response), deadline)
         if attempt.snapshot.lock_lease and attempt.change.action in {LockAction.HOLD, LockAction.FREE}:
             self._leases.revoke_later(attempt.snapshot.lock_lease)
         if attempt.change.starts_operation and attempt.snapshot.record is not None:
@@ -261,6 +263,22 @@ class EtcdStore:
         for kv in (kv for kvs in cancelled for kv in kvs):
             snapshot = replace(snapshot, cancelled_lock=decode_lock(kv.key, kv.value))
         return snapshot
+
+    async def _measured(self, resource: Resource, snapshot: Snapshot, deadline: Deadline) -> Snapshot:
+        """Ask etcd how long a lock lasts that was taken before this replica looked, so that no wall clock has to tell.
+
+        If the answer does not come, the wall clocks have to do; if the lock goes meanwhile, the snapshot is no worse.
+        """
+        lock = snapshot.lock
+        if lock is None or self._times.is_measured(resource, lock):
+            return snapshot
+        with contextlib.suppress(StoreError):
+            patience = Deadline(min(_LEASE_SECONDS, deadline.remaining() / 2))
+            seconds = await self._etcd.time_to_live(snapshot.lock_lease, patience)
+            if seconds >= 0:
+                # Rounded up: an end must never be believed to be too early.
+                self._times.found(resource, snapshot.lock_revision, lock, left_seconds=seconds + 1)
+        return replace(snapshot, remaining=self._times.remaining(resource, lock))
 
     def snapshot(
         self, resource: Resource, records: Iterable[KeyValue], locks: Iterable[KeyValue], revision: int

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import groupby
@@ -87,9 +87,10 @@ class EtcdWatch:
             key=self._keys.start, range_end=self._keys.end, start_revision=self._next_revision, prev_kv=True
         )
         call = cast("Any", etcdrpc).WatchStub(channel).Watch(metadata=HAS_LEADER)
+        left = asyncio.ensure_future(self._etcd.left(channel))
         try:
-            await call.write(etcdrpc.WatchRequest(create_request=create))
-            while (response := await call.read()) is not grpc.aio.EOF:
+            await _unless(left, call.write(etcdrpc.WatchRequest(create_request=create)))
+            while (response := await _unless(left, call.read())) is not grpc.aio.EOF:
                 if response.compact_revision:
                     raise RevisionCompactedError(response.compact_revision)
                 if response.canceled:
@@ -100,6 +101,7 @@ class EtcdWatch:
                     await self._make_sure_of_history()
                 yield response
         finally:
+            left.cancel()
             call.cancel()
 
     async def _make_sure_of_history(self) -> None:
@@ -113,6 +115,22 @@ class EtcdWatch:
             await self._etcd.range(ask, Deadline(_READ_SECONDS))
         except RevisionGoneError as error:
             raise RevisionCompactedError(self._next_revision) from error
+
+
+async def _unless(left: "asyncio.Future[None]", step: Awaitable[Any]) -> Any:  # noqa: ANN401, as gRPC types it
+    """Write or read, unless the member is left first: its stream would be silent until the connection times out.
+
+    Raises:
+        StoreUnavailableError: The member was left.
+    """
+    following = asyncio.ensure_future(step)
+    try:
+        await asyncio.wait({following, left}, return_when=asyncio.FIRST_COMPLETED)
+        if not following.done():
+            raise StoreUnavailableError("its member was left")
+        return following.result()
+    finally:
+        following.cancel()
 
 
 def _by_revision(events: Iterable[EtcdEvent]) -> list[Batch]:

@@ -39,6 +39,7 @@ class Keys:
         self._prefix = prefix.encode()
         self._records = self._prefix + b"records/"
         self._locks = self._prefix + b"locks/"
+        self._cancelled = self._prefix + b"cancelled/"
         self.watched = KeyRange(self._locks, prefix_range(self._records).end)
         """Locks and records, and nothing else: that is what changes are told from."""
 
@@ -66,10 +67,18 @@ class Keys:
     def _listing(base: bytes, project: str, name_prefix: str) -> KeyRange:
         return prefix_range(base + f"{project}/{name_prefix}".encode() if project else base)
 
+    def all_locks(self) -> KeyRange:
+        """Return the range of all locks."""
+        return prefix_range(self._locks)
+
+    def all_cancelled(self) -> KeyRange:
+        """Return the range of all cancelled peers."""
+        return prefix_range(self._cancelled)
+
     def cancelled(self, resource: Resource, token: str) -> bytes:
         """Return the key that stands for a cancelled peer; the token itself may hold anything printable."""
         digest = hashlib.sha256(token.encode()).hexdigest()[:32]
-        return self._prefix + f"cancelled/{resource}#{digest}".encode()
+        return self._cancelled + f"{resource}#{digest}".encode()
 
     def details(self, resource: Resource) -> KeyRange:
         """Return the range of everything that any operation of the resource has left."""
@@ -106,6 +115,20 @@ class Keys:
                 if slash:
                     return Resource(project, name)
         raise ValueError(key)
+
+    def resource_of_cancelled(self, key: bytes) -> Resource:
+        """Return of whose peer a key says that it was cancelled.
+
+        Raises:
+            ValueError: It says so of none.
+        """
+        if not key.startswith(self._cancelled):
+            raise ValueError(key)
+        resource, hash_sign, _ = key.removeprefix(self._cancelled).decode("ascii").rpartition("#")
+        project, slash, name = resource.partition("/")
+        if not (hash_sign and slash):
+            raise ValueError(key)
+        return Resource(project, name)
 
     def is_record(self, key: bytes) -> bool:
         """Whether a key is that of a record."""

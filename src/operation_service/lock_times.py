@@ -1,23 +1,61 @@
-"""How long each lock still lasts, measured on this process's monotonic clock wherever it saw the lock taken."""
+"""When each lock ends, measured on this process's monotonic clock wherever it saw the lock taken.
 
-from dataclasses import dataclass
+etcd gives every lease its full time again when it restarts or changes its leader. So each replica keeps its own
+account, from which it tells callers how long a lock lasts, and knows which locks have outlived their time (rule 12).
+No end here is ever too early: a lock is measured from before its lease was asked for, or from later.
+"""
+
+import heapq
+import itertools
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from operation_service.clock import Clock
 from operation_service.model import Lock, Resource
 
+_AGAIN_SECONDS = 1.0
+"""After this, what has outlived its time is named again, unless it was settled meanwhile."""
+
+_Held = tuple[Resource, str]
+"""What has an end: a resource's lock (with an empty token), or a cancelled peer of the resource (with its token)."""
+
 
 @dataclass(frozen=True, slots=True)
 class _End:
-    """When a lock ends on the monotonic clock, and by what it is recognised."""
+    """When something ends on the monotonic clock, and by what it is recognised.
 
-    lock_revision: int
+    Attributes:
+        revision: The key's mod_revision.
+        locked_until: The lock's, by a replica's wall clock.
+        ends_at: The monotonic time; later than the true end by the delay of the news, never earlier.
+        is_measured: Whether that delay is short; otherwise the lock was found, and `ends_at` is the latest it can be.
+        look: The count of looks (`look_again`) at which it was last known to be there.
+    """
+
+    revision: int
     locked_until: datetime
     ends_at: float
+    is_measured: bool
+    look: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outlived:
+    """A key that is still there although its time has passed.
+
+    Attributes:
+        resource: Whose.
+        token: The cancelled peer's, if the key stands for one; empty: it is the lock.
+        revision: The key's mod_revision: a later one has time of its own.
+    """
+
+    resource: Resource
+    token: str
+    revision: int
 
 
 class LockTimes:
-    """Remembers when the locks that this replica saw taken run out.
+    """Remembers when locks run out: one entry for each that is held, and for each peer that was cancelled.
 
     Args:
         clock: Its monotonic side measures; its wall side is the fallback for locks that were there before.
@@ -25,7 +63,11 @@ class LockTimes:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._ends: dict[Resource, _End] = {}
+        self._ends: dict[_Held, _End] = {}
+        self._due: list[tuple[float, int, _Held]] = []
+        self._due_at: dict[_Held, float] = {}
+        self._count = itertools.count()
+        self._look = 0
 
     def taken(self, resource: Resource, lock_revision: int, lock: Lock, asked_at: float | None = None) -> None:
         """Note an acquisition or a renewal.
@@ -38,30 +80,110 @@ class LockTimes:
                 taken before now, and is taken to last its time from now on: too long by the delay of the news.
         """
         since = self._clock.monotonic() if asked_at is None else asked_at
-        end = _End(lock_revision, lock.locked_until, since + lock.ttl_seconds)
-        known = self._ends.get(resource)
-        # Of the same lock one may hear twice: the earlier end is the one that was measured better.
-        if known is None or (known.lock_revision, -known.ends_at) < (lock_revision, -end.ends_at):
-            self._ends[resource] = end
+        self._note((resource, ""), self._end(lock_revision, lock, since + lock.ttl_seconds, is_measured=True))
+
+    def found(
+        self, resource: Resource, lock_revision: int, lock: Lock, *, token: str = "", left_seconds: float | None = None
+    ) -> None:
+        """Note a lock, or a cancelled peer, that is there, whenever it was taken.
+
+        Args:
+            resource: Whose.
+            lock_revision: The key's mod_revision.
+            lock: The lock; of a cancelled peer the one that it had.
+            token: The cancelled peer's; empty for the lock.
+            left_seconds: How long its lease lasts from now on, at the most. None: not known, but no longer than from
+                now on its whole time.
+        """
+        left = lock.ttl_seconds if left_seconds is None else min(left_seconds, lock.ttl_seconds)
+        end = self._end(lock_revision, lock, self._clock.monotonic() + left, is_measured=left_seconds is not None)
+        self._note((resource, token), end)
+
+    def cancelled(self, resource: Resource, revision: int, lock: Lock) -> None:
+        """Note that a lock was cancelled at a revision: its peer is refused until the lock would have ended."""
+        known = self._ends.get((resource, ""))
+        if known is not None and known.revision < revision and known.locked_until == lock.locked_until:
+            self._note((resource, lock.token), replace(known, revision=revision))
+        else:
+            self.found(resource, revision, lock, token=lock.token)
 
     def gone(self, resource: Resource, revision: int) -> None:
         """Note that a lock went at a revision."""
-        known = self._ends.get(resource)
-        if known is not None and known.lock_revision <= revision:
-            del self._ends[resource]
+        known = self._ends.get((resource, ""))
+        if known is not None and known.revision <= revision:
+            del self._ends[resource, ""]
 
-    def clear(self) -> None:
-        """Forget all: changes were missed."""
-        self._ends.clear()
+    def look_again(self) -> None:
+        """Begin to look at all that is there, since changes may have been missed."""
+        self._look += 1
+
+    def looked(self) -> None:
+        """Forget what was neither found nor taken since `look_again`."""
+        self._ends = {held: end for held, end in self._ends.items() if end.look == self._look}
+
+    def is_measured(self, resource: Resource, lock: Lock) -> bool:
+        """Whether the end of a lock is known well, and not only as the latest that it can be."""
+        known = self._ends.get((resource, ""))
+        return known is not None and known.is_measured and known.locked_until == lock.locked_until
 
     def remaining(self, resource: Resource, lock: Lock) -> timedelta:
         """Return how long a lock lasts, between 0 and its granted time.
 
-        For a lock that was taken before this replica looked, this rests on the wall clocks of the two replicas.
+        For a lock that was taken before this replica looked, and whose lease it has not asked for, this rests on the
+        wall clocks of the two replicas.
         """
-        known = self._ends.get(resource)
+        left = lock.locked_until - self._clock.now()
+        known = self._ends.get((resource, ""))
         if known is not None and known.locked_until == lock.locked_until:
-            left = timedelta(seconds=known.ends_at - self._clock.monotonic())
-        else:
-            left = lock.locked_until - self._clock.now()
+            measured = timedelta(seconds=known.ends_at - self._clock.monotonic())
+            left = measured if known.is_measured else min(left, measured)
         return min(max(left, timedelta()), timedelta(seconds=lock.ttl_seconds))
+
+    def outlived(self, grace_seconds: float, limit: int) -> list[Outlived]:
+        """Return some of what should have gone more than a grace time ago, each again after a second until it has.
+
+        Args:
+            grace_seconds: How long etcd itself may take to end a lease.
+            limit: How many at the most.
+        """
+        now = self._clock.monotonic()
+        outlived: list[Outlived] = []
+        while self._due and self._due[0][0] <= now - grace_seconds and len(outlived) < limit:
+            due_at, _, held = heapq.heappop(self._due)
+            if self._due_at.get(held) != due_at:
+                continue
+            del self._due_at[held]
+            if (end := self._ends.get(held)) is None:
+                continue
+            if end.ends_at > now - grace_seconds:
+                # Renewed meanwhile: an entry for each renewal would not be bounded by the number of locks.
+                self._schedule(held, end.ends_at)
+                continue
+            outlived.append(Outlived(*held, end.revision))
+            self._schedule(held, now - grace_seconds + _AGAIN_SECONDS)
+        return outlived
+
+    def settled(self, outlived: Outlived) -> None:
+        """Forget what is not there any more as it was."""
+        held = (outlived.resource, outlived.token)
+        known = self._ends.get(held)
+        if known is not None and known.revision == outlived.revision:
+            del self._ends[held]
+
+    def _end(self, revision: int, lock: Lock, ends_at: float, *, is_measured: bool) -> _End:
+        return _End(revision, lock.locked_until, ends_at, is_measured, self._look)
+
+    def _note(self, held: _Held, end: _End) -> None:
+        known = self._ends.get(held)
+        if known is not None and known.revision > end.revision:
+            return
+        if known is not None and known.revision == end.revision and known.ends_at <= end.ends_at:
+            # Of one lock one may hear twice: the earlier end is the one that was measured better.
+            end = replace(known, look=self._look, is_measured=known.is_measured or end.is_measured)
+        self._ends[held] = end
+        self._schedule(held, end.ends_at)
+
+    def _schedule(self, held: _Held, due_at: float) -> None:
+        if due_at < self._due_at.get(held, float("inf")):
+            self._due_at[held] = due_at
+            heapq.heappush(self._due, (due_at, next(self._count), held))

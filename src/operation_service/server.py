@@ -19,6 +19,7 @@ from operation_service.descriptor_sets import load
 from operation_service.embedded_etcd import EmbeddedEtcd, find_etcd_binary
 from operation_service.etcd_client import EtcdClient
 from operation_service.etcd_store import EtcdStore
+from operation_service.expiry import Expiry
 from operation_service.health import Health, HealthMonitor
 from operation_service.janitor import Janitor
 from operation_service.keys import Keys
@@ -117,17 +118,17 @@ async def running(
     address = _bind(server, settings.listen)
     async with contextlib.AsyncExitStack() as stack:
         endpoints = etcd_endpoints or settings.etcd_endpoints or (await _embedded_etcd(settings, stack),)
-        etcd = EtcdClient(endpoints)
-        stack.push_async_callback(etcd.close)
-
         clock, keys = clock or SystemClock(), Keys(settings.key_prefix)
+        etcd = EtcdClient(endpoints, clock.monotonic)
+        stack.push_async_callback(etcd.close)
         times = LockTimes(clock)
         leases = Leases(etcd, clock, settings.retention_seconds)
         stack.push_async_callback(leases.close)
         janitor = Janitor(etcd, keys)
         store = EtcdStore(etcd, keys, leases, times, clock, on_operation_replaced=janitor.operation_replaced)
         listing = Listing(etcd, keys, store)
-        hub = WatchHub(etcd, keys, store, times, janitor.record_gone)
+        expiry = Expiry(etcd, keys, times)
+        hub = WatchHub(etcd, keys, store, times, expiry=expiry, on_record_gone=janitor.record_gone)
         watching = Watching(etcd, keys, store, listing, hub)
         servicer = OperationServicer(Operations(store, clock), listing, watching, settings.max_lock_seconds)
         health = Health()
@@ -136,7 +137,7 @@ async def running(
         add_reflection(server, index, (_SERVICE.full_name, _HEALTH.full_name))
 
         await monitor.ask()
-        for work in (monitor.run, hub.run, janitor.run):
+        for work in (monitor.run, hub.run, expiry.run, janitor.run):
             stack.push_async_callback(_cancel, asyncio.create_task(_for_ever(work)))
         await server.start()
         stack.push_async_callback(server.stop, _GRACE_SECONDS)

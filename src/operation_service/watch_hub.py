@@ -20,16 +20,17 @@ from operation_service.codec import decode_lock
 from operation_service.errors import (
     CorruptRecordError,
     RevisionCompactedError,
-    StoreUnavailableError,
+    StoreError,
     WatcherTooSlowError,
     WatchInterruptedError,
 )
 from operation_service.etcd_client import EtcdClient
 from operation_service.etcd_store import EtcdStore
 from operation_service.etcd_watch import Batch, EtcdWatch
+from operation_service.expiry import Expiry
 from operation_service.keys import Keys
 from operation_service.lock_times import LockTimes
-from operation_service.model import Resource, View
+from operation_service.model import Event, Resource, View
 
 _log = logging.getLogger(__name__)
 
@@ -88,6 +89,7 @@ class WatchHub:
         keys: Where things lie.
         store: Reads what is told of a change.
         times: Is told of every lock that is taken and every one that goes.
+        expiry: Looks at all locks whenever changes may have been missed.
         on_record_gone: Is told of every record that leaves etcd.
     """
 
@@ -97,12 +99,15 @@ class WatchHub:
         keys: Keys,
         store: EtcdStore,
         times: LockTimes,
+        *,
+        expiry: Expiry,
         on_record_gone: Callable[[Resource], None],
     ) -> None:
         self._etcd = etcd
         self._keys = keys
         self._store = store
         self._times = times
+        self._expiry = expiry
         self._on_record_gone = on_record_gone
         self._buffer: deque[Entry] = deque()
         self._end = 0
@@ -120,11 +125,12 @@ class WatchHub:
             try:
                 revision = await self._store.current_revision(Deadline(_READ_SECONDS))
                 self._begin(revision + 1)
+                await self._expiry.look()
                 watch = self._watch = EtcdWatch(self._etcd, self._keys.watched, revision + 1)
                 async with contextlib.aclosing(watch.batches()) as batches:
                     async for batch in batches:
                         self._receive(batch)
-            except StoreUnavailableError:
+            except StoreError:
                 await asyncio.sleep(_PAUSE_SECONDS)
             except RevisionCompactedError as error:
                 _log.warning("changes up to revision %d were missed: etcd has compacted them", error.compact_revision)
@@ -204,12 +210,15 @@ class WatchHub:
         self._epoch += 1
         self._buffer.clear()
         self._complete_from = revision
-        self._times.clear()
         self._wake()
 
     def _receive(self, batch: Batch) -> None:
+        happened = occurrences(batch, self._keys)
+        for occurrence in happened:
+            if occurrence.event is Event.CANCELLED and occurrence.record and occurrence.record.lock:
+                self._times.cancelled(occurrence.resource, batch.revision, occurrence.record.lock)
         self._note(batch)
-        for occurrence in occurrences(batch, self._keys):
+        for occurrence in happened:
             entry = Entry(occurrence, self._end)
             self._end += 1
             self._buffer.append(entry)

@@ -20,6 +20,7 @@ from operation_service.clock import Deadline
 from operation_service.errors import WatcherTooSlowError, WatchInterruptedError
 from operation_service.etcd_client import EtcdClient
 from operation_service.etcd_store import EtcdStore
+from operation_service.expiry import Expiry
 from operation_service.keys import Keys
 from operation_service.leases import Leases
 from operation_service.lock_times import LockTimes
@@ -296,7 +297,8 @@ async def parts(etcd: str, settings: Settings) -> AsyncIterator[Parts]:
     clock, keys, client = TestClock(), Keys(settings.key_prefix), EtcdClient([etcd])
     times = LockTimes(clock)
     store = EtcdStore(client, keys, Leases(client, clock, 60), times, clock)
-    yield Parts(store, WatchHub(client, keys, store, times, lambda _resource: None))
+    expiry = Expiry(client, keys, times)
+    yield Parts(store, WatchHub(client, keys, store, times, expiry=expiry, on_record_gone=lambda _resource: None))
     await client.close()
 
 

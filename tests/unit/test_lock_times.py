@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 from unit_support import NOW, RESOURCE, FakeClock, a_lock
 
-from operation_service.lock_times import LockTimes
+from operation_service.lock_times import LockTimes, Outlived
 from operation_service.model import Lock, Resource
 
 OTHER_RESOURCE = Resource("project", "virtual_machines/web-2")
@@ -145,12 +145,188 @@ class TestLocksThatGo:
         times.gone(OTHER_RESOURCE, REVISION + 1)
         assert left(times, lock_of(60)) == 40
 
-    def test_all_are_forgotten_when_changes_were_missed(self, times: LockTimes) -> None:
-        times.clear()
+    def test_those_that_are_not_found_any_more_after_changes_were_missed_are_forgotten(self, times: LockTimes) -> None:
+        times.look_again()
+        times.looked()
         assert left(times, lock_of(60)) == 10
+
+    def test_those_that_are_found_unchanged_after_changes_were_missed_are_as_well_known_as_before(
+        self, times: LockTimes
+    ) -> None:
+        times.look_again()
+        times.found(RESOURCE, REVISION, lock_of(60))
+        times.looked()
+        assert left(times, lock_of(60)) == 40
+        assert times.is_measured(RESOURCE, lock_of(60))
+
+    def test_those_that_were_taken_while_looking_are_kept(self, clock: FakeClock, times: LockTimes) -> None:
+        times.look_again()
+        times.taken(OTHER_RESOURCE, REVISION + 1, lock_of(30, later=50), asked_at=clock.monotonic())
+        times.looked()
+        assert times.is_measured(OTHER_RESOURCE, lock_of(30, later=50))
 
     def test_the_next_lock_is_measured_again(self, clock: FakeClock, times: LockTimes) -> None:
         times.gone(RESOURCE, REVISION + 1)
         times.taken(RESOURCE, REVISION + 2, lock_of(30, later=50), asked_at=clock.monotonic())
         clock.push(wall=-HOUR, monotonic=10)
         assert left(times, lock_of(30, later=50)) == 20
+
+
+class TestALockThatWasFound:
+    """It was taken at some time before now, so it ends within its whole time from now on."""
+
+    def test_is_not_measured_and_lasts_as_the_wall_clocks_say(self, clock: FakeClock, times: LockTimes) -> None:
+        clock.push(wall=50)
+        times.found(RESOURCE, REVISION, lock_of(60))
+        assert not times.is_measured(RESOURCE, lock_of(60))
+        assert left(times, lock_of(60)) == 10
+
+    def test_lasts_no_longer_than_its_whole_time_from_then_on_whatever_the_wall_clock_says(
+        self, clock: FakeClock, times: LockTimes
+    ) -> None:
+        clock.push(wall=-HOUR)
+        times.found(RESOURCE, REVISION, lock_of(60))
+        clock.push(monotonic=20)
+        assert left(times, lock_of(60)) == 40
+
+    def test_whose_lease_was_asked_for_is_measured(self, clock: FakeClock, times: LockTimes) -> None:
+        times.found(RESOURCE, REVISION, lock_of(60))
+        clock.push(wall=HOUR)
+        times.found(RESOURCE, REVISION, lock_of(60), left_seconds=25)
+        assert times.is_measured(RESOURCE, lock_of(60))
+        clock.push(monotonic=5)
+        assert left(times, lock_of(60)) == 20
+
+    def test_with_a_lease_that_lasts_longer_than_the_lock_lasts_its_own_time(
+        self, clock: FakeClock, times: LockTimes
+    ) -> None:
+        times.found(RESOURCE, REVISION, lock_of(60), left_seconds=HOUR)
+        clock.push(monotonic=20)
+        assert left(times, lock_of(60)) == 40
+
+    def test_after_a_renewal_was_seen_is_old_news(self, clock: FakeClock, times: LockTimes) -> None:
+        times.taken(RESOURCE, REVISION + 1, lock_of(60, later=20), asked_at=clock.monotonic())
+        times.found(RESOURCE, REVISION, lock_of(60), left_seconds=5)
+        assert left(times, lock_of(60, later=20)) == 60
+
+
+GRACE = 1.0
+
+
+class TestWhatHasOutlivedItsTime:
+    def outlived(self, times: LockTimes, limit: int = 10) -> list[Outlived]:
+        return times.outlived(GRACE, limit)
+
+    def test_is_named_once_the_time_and_the_grace_have_passed_and_not_before(
+        self, clock: FakeClock, times: LockTimes
+    ) -> None:
+        times.taken(RESOURCE, REVISION, lock_of(60), asked_at=clock.monotonic())
+        clock.push(monotonic=60.9)
+        assert self.outlived(times) == []
+        clock.push(monotonic=0.1)
+        assert self.outlived(times) == [Outlived(RESOURCE, "", REVISION)]
+
+    @pytest.mark.parametrize("wall", WALL_JUMPS)
+    def test_is_told_by_no_wall_clock(self, clock: FakeClock, times: LockTimes, wall: float) -> None:
+        times.taken(RESOURCE, REVISION, lock_of(60), asked_at=clock.monotonic())
+        clock.push(wall=wall, monotonic=60)
+        assert self.outlived(times) == []
+        clock.push(wall=-wall, monotonic=1)
+        assert self.outlived(times) == [Outlived(RESOURCE, "", REVISION)]
+
+    def test_is_measured_from_the_renewal(self, clock: FakeClock, times: LockTimes) -> None:
+        times.taken(RESOURCE, REVISION, lock_of(60), asked_at=clock.monotonic())
+        clock.push(monotonic=50)
+        times.taken(RESOURCE, REVISION + 1, lock_of(60, later=50), asked_at=clock.monotonic())
+        clock.push(monotonic=60)
+        assert self.outlived(times) == []
+        clock.push(monotonic=1)
+        assert self.outlived(times) == [Outlived(RESOURCE, "", REVISION + 1)]
+
+    def test_comes_earlier_after_a_renewal_for_a_shorter_time(self, clock: FakeClock, times: LockTimes) -> None:
+        times.taken(RESOURCE, REVISION, lock_of(60), asked_at=clock.monotonic())
+        times.taken(RESOURCE, REVISION + 1, lock_of(5), asked_at=clock.monotonic())
+        clock.push(monotonic=6)
+        assert self.outlived(times) == [Outlived(RESOURCE, "", REVISION + 1)]
+
+    def test_that_was_found_ends_within_its_whole_time_from_then_on(self, clock: FakeClock, times: LockTimes) -> None:
+        times.found(RESOURCE, REVISION, lock_of(60))
+        clock.push(monotonic=60)
+        assert self.outlived(times) == []
+        clock.push(monotonic=1)
+        assert self.outlived(times) == [Outlived(RESOURCE, "", REVISION)]
+
+    def test_is_named_again_every_second_until_it_is_settled(self, clock: FakeClock, times: LockTimes) -> None:
+        times.taken(RESOURCE, REVISION, lock_of(60), asked_at=clock.monotonic())
+        clock.push(monotonic=61)
+        (first,) = self.outlived(times)
+        assert self.outlived(times) == []
+        clock.push(monotonic=1)
+        assert self.outlived(times) == [first]
+        times.settled(first)
+        clock.push(monotonic=1)
+        assert self.outlived(times) == []
+
+    def test_that_was_renewed_meanwhile_is_not_settled(self, clock: FakeClock, times: LockTimes) -> None:
+        times.taken(RESOURCE, REVISION, lock_of(60), asked_at=clock.monotonic())
+        clock.push(monotonic=61)
+        (outlived,) = self.outlived(times)
+        times.taken(RESOURCE, REVISION + 1, lock_of(60, later=61), asked_at=clock.monotonic())
+        times.settled(outlived)
+        clock.push(monotonic=61)
+        assert self.outlived(times) == [Outlived(RESOURCE, "", REVISION + 1)]
+
+    def test_is_no_lock_that_went_in_time(self, clock: FakeClock, times: LockTimes) -> None:
+        times.taken(RESOURCE, REVISION, lock_of(60), asked_at=clock.monotonic())
+        times.gone(RESOURCE, REVISION + 1)
+        clock.push(monotonic=61)
+        assert self.outlived(times) == []
+
+    def test_comes_in_bites(self, clock: FakeClock, times: LockTimes) -> None:
+        resources = [Resource("project", f"vm/{number}") for number in range(5)]
+        for resource in resources:
+            times.taken(resource, REVISION, lock_of(60), asked_at=clock.monotonic())
+        clock.push(monotonic=61)
+        bites = [self.outlived(times, 2) for _ in range(4)]
+        assert [[each.resource for each in bite] for bite in bites] == [
+            resources[:2],
+            resources[2:4],
+            resources[4:],
+            [],
+        ]
+
+    def test_costs_no_memory_for_each_renewal(self, clock: FakeClock, times: LockTimes) -> None:
+        for number in range(1_000):
+            times.taken(RESOURCE, REVISION + number, lock_of(60, later=number), asked_at=clock.monotonic())
+            clock.push(monotonic=1)
+            assert self.outlived(times) == []
+        assert len(times._due) <= 2  # noqa: SLF001, nothing else tells
+
+    def test_a_cancelled_peer_is_refused_for_no_longer_than_it_would_have_held_its_lock(
+        self, clock: FakeClock, times: LockTimes
+    ) -> None:
+        times.taken(RESOURCE, REVISION, lock_of(60), asked_at=clock.monotonic())
+        clock.push(monotonic=20)
+        times.cancelled(RESOURCE, REVISION + 1, lock_of(60))
+        times.gone(RESOURCE, REVISION + 1)
+        clock.push(monotonic=40)
+        assert self.outlived(times) == []
+        clock.push(monotonic=1)
+        assert self.outlived(times) == [Outlived(RESOURCE, lock_of(60).token, REVISION + 1)]
+
+    def test_a_cancelled_peer_whose_lock_was_not_seen_taken_has_its_whole_time_from_then_on(
+        self, clock: FakeClock, times: LockTimes
+    ) -> None:
+        times.cancelled(RESOURCE, REVISION + 1, lock_of(60))
+        clock.push(monotonic=61)
+        assert self.outlived(times) == [Outlived(RESOURCE, lock_of(60).token, REVISION + 1)]
+
+    def test_a_cancelled_peer_does_not_hide_the_next_holder(self, clock: FakeClock, times: LockTimes) -> None:
+        times.taken(RESOURCE, REVISION, lock_of(60), asked_at=clock.monotonic())
+        # This replica granted the next lock before the watch told it of the cancellation.
+        times.taken(RESOURCE, REVISION + 2, lock_of(30), asked_at=clock.monotonic())
+        times.cancelled(RESOURCE, REVISION + 1, lock_of(60))
+        times.gone(RESOURCE, REVISION + 1)
+        clock.push(monotonic=31)
+        assert self.outlived(times) == [Outlived(RESOURCE, "", REVISION + 2)]
+        assert left(times, lock_of(30)) == 0
