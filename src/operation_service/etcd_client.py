@@ -88,7 +88,6 @@ class _Member:
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
         self.address = parts.netloc
-        self.left_at = float("-inf")
         self.channel = (
             grpc.aio.secure_channel(self.address, grpc.ssl_channel_credentials(), options=_CHANNEL_OPTIONS)
             if parts.scheme == "https"
@@ -124,18 +123,11 @@ class EtcdClient:
         return self._members[self._current].channel
 
     def leave(self, channel: grpc.aio.Channel) -> None:
-        """Use another member than the one behind a channel that has failed, if it is still the one in use.
-
-        The one that was left longest ago comes first: one that has been silent for long is not asked in each round.
-        """
-        member = self._members[self._current]
-        if member.channel is not channel:
-            return
-        member.left_at = time.monotonic()
-        others = (number for number in range(len(self._members)) if number != self._current)
-        self._current = min(others, key=lambda number: self._members[number].left_at, default=self._current)
-        self._moved.set()
-        self._moved = asyncio.Event()
+        """Use the next member instead of the one behind a channel that has failed, if it is still the one in use."""
+        if self._members[self._current].channel is channel:
+            self._current = (self._current + 1) % len(self._members)
+            self._moved.set()
+            self._moved = asyncio.Event()
 
     async def left(self, channel: grpc.aio.Channel) -> None:
         """Wait until another member is in use than the one behind a channel.

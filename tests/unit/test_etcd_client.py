@@ -1,0 +1,57 @@
+"""Which etcd member is used: when one fails, the next one, and whoever streams from it is told."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import grpc
+import pytest
+
+from operation_service.etcd_client import EtcdClient
+
+URLS = ["http://127.0.0.1:1", "http://127.0.0.1:2", "http://127.0.0.1:3"]
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[EtcdClient]:
+    client = EtcdClient(URLS)
+    yield client
+    await client.close()
+
+
+def leave(client: EtcdClient) -> grpc.aio.Channel:
+    """Leave the member in use; returns its channel."""
+    channel = client.channel
+    client.leave(channel)
+    return channel
+
+
+async def test_members_are_used_in_turn(client: EtcdClient) -> None:
+    channels = [leave(client) for _ in URLS]
+    assert len(set(channels)) == len(URLS)
+    assert client.channel is channels[0]
+
+
+async def test_many_calls_that_fail_together_leave_their_member_and_not_the_next_one(client: EtcdClient) -> None:
+    failed = leave(client)
+    following = client.channel
+    for _ in range(5):
+        client.leave(failed)
+    assert client.channel is following
+
+
+async def test_the_only_one_stays_in_use() -> None:
+    client = EtcdClient(URLS[:1])
+    channel = leave(client)
+    assert client.channel is channel
+    await client.close()
+
+
+async def test_who_waits_for_a_member_to_be_left_is_told(client: EtcdClient) -> None:
+    first = client.channel
+    waiting = asyncio.ensure_future(client.left(first))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    client.leave(first)
+    await asyncio.wait_for(waiting, 5)
+    # One that was left before is no news.
+    await asyncio.wait_for(client.left(first), 5)
