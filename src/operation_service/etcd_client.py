@@ -29,12 +29,16 @@ _log = logging.getLogger(__name__)
 _REFUSALS = {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.INVALID_ARGUMENT}
 """What another attempt would meet just the same."""
 
+_SILENCE = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
+"""What a member answers that is no use at the moment, or has no leader."""
+
 HAS_LEADER = (("hasleader", "true"),)
 """Makes a member that has lost the quorum say so, instead of answering nothing (ETCD_FACTS, Python clients)."""
 
 _ATTEMPT_SECONDS = 1.5
 """After this a silent member is left for another one, which then has a leader again, or soon will: so that a call that
 met a member just as it fell silent is answered in 3 s, and one that came later is not delayed at all."""
+_PULSE_SECONDS = 0.5
 _PAUSE_SECONDS = 0.1
 _GIVE_UP_AFTER_SECONDS = 5.0
 """Once etcd has been out of reach for this long, a call tries once and fails at once, so that calls do not pile up."""
@@ -88,6 +92,7 @@ class _Member:
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
         self.address = parts.netloc
+        self.is_well = True
         self.channel = (
             grpc.aio.secure_channel(self.address, grpc.ssl_channel_credentials(), options=_CHANNEL_OPTIONS)
             if parts.scheme == "https"
@@ -123,11 +128,38 @@ class EtcdClient:
         return self._members[self._current].channel
 
     def leave(self, channel: grpc.aio.Channel) -> None:
-        """Use the next member instead of the one behind a channel that has failed, if it is still the one in use."""
-        if self._members[self._current].channel is channel:
-            self._current = (self._current + 1) % len(self._members)
-            self._moved.set()
-            self._moved = asyncio.Event()
+        """Use another member than the one behind a channel that has failed, if it is still the one in use.
+
+        The next one that answered when it was last asked; or just the next one, if none did.
+        """
+        member = self._members[self._current]
+        if member.channel is not channel:
+            return
+        member.is_well = False
+        others = [(self._current + step) % len(self._members) for step in range(1, len(self._members))]
+        self._current = next((other for other in others if self._members[other].is_well), [*others, self._current][0])
+        self._moved.set()
+        self._moved = asyncio.Event()
+
+    async def feel_pulses(self) -> None:
+        """Ask every member all the time, until cancelled: so a silent one is left in time, and for one that answers."""
+        await asyncio.gather(*(self._feel_pulse(member) for member in self._members))
+
+    async def _feel_pulse(self, member: _Member) -> None:
+        # Linearizable, so a member that is cut off from the others does not answer either.
+        request = etcdrpc.RangeRequest(key=b"pulse", count_only=True)
+        while True:
+            was_well = member.is_well
+            try:
+                await member.range(request, timeout=_ATTEMPT_SECONDS, metadata=HAS_LEADER)
+                member.is_well = True
+            except grpc.aio.AioRpcError as error:
+                member.is_well = error.code() not in _SILENCE
+                if not member.is_well:
+                    self.leave(member.channel)
+            if was_well is not member.is_well:
+                _log.info("etcd at %s %s", member.address, "answers again" if member.is_well else "does not answer")
+            await asyncio.sleep(_PULSE_SECONDS)
 
     async def left(self, channel: grpc.aio.Channel) -> None:
         """Wait until another member is in use than the one behind a channel.

@@ -19,8 +19,7 @@ _log = logging.getLogger(__name__)
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
-_EVERY_SECONDS = 0.5
-"""Asking is also what notices a member that has fallen silent when nobody calls, so that watches go on at another."""
+_EVERY_SECONDS = 1.0
 _PATIENCE_SECONDS = 3.0
 """An election takes about two seconds; one is no reason to send callers elsewhere."""
 
@@ -61,7 +60,7 @@ class Health(health_aio.HealthServicer):
 
 
 class HealthMonitor:
-    """Asks etcd all the time, and tells the health service.
+    """Asks etcd every second, and tells the health service.
 
     Args:
         etcd: The client.

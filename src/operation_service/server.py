@@ -137,7 +137,7 @@ async def running(
         add_reflection(server, index, (_SERVICE.full_name, _HEALTH.full_name))
 
         await monitor.ask()
-        for work in (monitor.run, hub.run, expiry.run, janitor.run):
+        for work in (etcd.feel_pulses, monitor.run, hub.run, expiry.run, janitor.run):
             stack.push_async_callback(_cancel, asyncio.create_task(_for_ever(work)))
         await server.start()
         stack.push_async_callback(server.stop, _GRACE_SECONDS)

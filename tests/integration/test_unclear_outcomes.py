@@ -6,7 +6,6 @@ from typing import Any
 
 import grpc
 import pytest
-from etcd3.etcdrpc import RangeRequest
 from etcd_hands import EtcdHands
 from etcd_proxy import EtcdProxy, proxied
 from support import NAME, PROJECT, Peer, TestClock, connected, messages, refused
@@ -256,35 +255,3 @@ async def test_a_shared_lease_that_somebody_revoked_is_replaced(peer: Peer, hand
     await hands.revoke(record.lease)
     await peer.propose("vm/b")
     assert await peer.state("vm/b") == "LOCKED"
-
-
-async def test_a_caller_in_a_hurry_says_nothing_about_a_member(proxy: EtcdProxy) -> None:
-    client = EtcdClient([proxy.url, "http://127.0.0.1:1"])
-    ask = RangeRequest(key=b"x")
-    try:
-        await client.range(ask, Deadline(10))
-        member = client.channel
-        proxy.holds_answers_back = True
-        with pytest.raises(StoreUnavailableError):
-            await client.range(ask, Deadline(0.3))
-        proxy.holds_answers_back = False
-        assert client.channel is member
-        await client.range(ask, Deadline(10))
-    finally:
-        await client.close()
-
-
-async def test_a_member_that_is_silent_or_gone_is_left_for_the_next(etcd: str) -> None:
-    async def say_nothing(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
-        await silence.wait()
-
-    silence = asyncio.Event()
-    silent = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
-    for bad in (f"http://127.0.0.1:{silent.sockets[0].getsockname()[1]}", "http://127.0.0.1:1"):
-        client = EtcdClient([bad, etcd])
-        try:
-            await client.range(RangeRequest(key=b"x"), Deadline(10))
-        finally:
-            await client.close()
-    silence.set()
-    silent.close()
