@@ -9,7 +9,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from operator import itemgetter
 
-from chaos.checker_facts import REPEATABLE, Event, Facts, Resource, is_made, is_repeat, span
+from chaos.checker_facts import LOGS_SHOWN, Event, Facts, Resource, is_made, is_repeat, span
 from chaos.checker_violation import Kind, Violation
 from chaos.history import Call, Outcome
 
@@ -37,36 +37,24 @@ def check_changes(facts: Facts) -> Iterator[Violation]:
 
 def _answers(facts: Facts, resource: Resource) -> Iterator[Violation]:
     """An answer shows the caller's own message last; or it repeats what an earlier call has done."""
-    first: dict[tuple[str, str], Call] = {}
     for call in resource.changes:
-        if call.outcome is not Outcome.REFUSED and call.rpc in REPEATABLE and not is_repeat(call):
-            first.setdefault((call.rpc, call.token), call)
-        if call.outcome is not Outcome.OK or not call.message:
+        if call.outcome is not Outcome.OK or not call.message or call.logs[-1:] == (call.message,):
             continue
-        if not is_repeat(call):
-            if call.logs[-1:] != (call.message,):
-                what = f"the {call.rpc} {span(call)} was acknowledged, and its log is not the last of the answer's"
-                yield Violation(Kind.ANSWER, resource.name, what, (call,))
-            continue
-        earlier = first.get((call.rpc, call.token))
-        if call.message in facts.places:
-            event = facts.places[call.message]
-            what = f"the {call.rpc} {span(call)} was answered as a repetition, and was made at {event.revision}"
-            yield Violation(Kind.REPEATED_CHANGE, resource.name, what, (call, event.seen))
-        elif earlier is None and not _overlaps(resource, call):
+        if not is_repeat(call) or not _shows_first(facts, call):
             what = f"the {call.rpc} {span(call)} was acknowledged, and its log is not the last of the answer's"
             yield Violation(Kind.ANSWER, resource.name, what, (call,))
+        event = facts.places.get(call.message)
+        if event is not None:
+            what = f"the {call.rpc} {span(call)} was not answered with its log, and was made at {event.revision}"
+            yield Violation(Kind.ANSWER, resource.name, what, (call, event.seen))
 
 
-def _overlaps(resource: Resource, repeat: Call) -> bool:
-    """Whether a call that began later, and was made earlier, can be the one that was repeated."""
-    return any(
-        (call.rpc, call.token) == (repeat.rpc, repeat.token)
-        and call.outcome is not Outcome.REFUSED
-        and not is_repeat(call)
-        and repeat.began <= call.began < repeat.ended
-        for call in resource.changes
-    )
+def _shows_first(facts: Facts, repeat: Call) -> bool:
+    """Whether an answer shows the same peer's earlier call, which has done already what was asked for again."""
+    shown = repeat.logs[-1:] if repeat.rpc == "complete" else repeat.logs
+    first = [facts.senders[message] for message in shown if message in facts.senders]
+    is_shown = any((call.rpc, call.token) == (repeat.rpc, repeat.token) for call in first)
+    return is_shown or (repeat.rpc == "create" and len(repeat.logs) >= LOGS_SHOWN)
 
 
 def _lost(facts: Facts, resource: Resource) -> Iterator[Violation]:

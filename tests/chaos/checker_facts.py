@@ -15,6 +15,8 @@ from chaos.checker_coverage import Account, Coverage
 from chaos.history import Began, Call, Entry, FinalRecord, FinalValue, Outcome, Seen, Update, WatchBegan
 
 EXPIRIES = frozenset({"EXPIRED", "OPERATOR_DEAD"})
+LOGS_SHOWN = 100
+"""Rule 10: of its logs, an operation shows the newest."""
 GRANTING = frozenset({"create", "propose"})
 REPEATABLE = frozenset({"create", "complete"})
 """Asked again for what is done already, they answer OK and change nothing (rules 6 and 8)."""

@@ -8,12 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from chaos.checker_facts import EXPIRIES, Event, Facts, Resource
+from chaos.checker_facts import EXPIRIES, LOGS_SHOWN, Event, Facts, Resource
 from chaos.checker_violation import Kind, Violation
 from chaos.history import Seen
-
-LOGS_SHOWN = 100
-"""Rule 10: of its logs, an operation shows the newest."""
 
 
 class Phase(Enum):
@@ -80,7 +77,7 @@ def check_operations(facts: Facts) -> Iterator[Violation]:
                 _look(walk, step)
                 continue
             before = walk.last
-            for kind, what in _wrong(walk, step):
+            for kind, what in _wrong(facts, walk, step):
                 entries = tuple(entry for entry in (before, step.seen, step.call) if entry is not None)
                 yield Violation(kind, resource.name, f"{step.seen.event} at revision {step.revision}: {what}", entries)
             _go(walk, step)
@@ -111,7 +108,7 @@ def _go(walk: _Walk, event: Event) -> None:
         walk.is_disabled_cancel = event.call.is_disabled_cancel if event.call is not None and is_known else None
 
 
-def _wrong(walk: _Walk, event: Event) -> Iterator[tuple[Kind, str]]:
+def _wrong(facts: Facts, walk: _Walk, event: Event) -> Iterator[tuple[Kind, str]]:
     """Yield what is wrong with what happened next."""
     seen, name = event.seen, event.seen.event
     if seen.state != _STATES.get(name, name):
@@ -123,11 +120,11 @@ def _wrong(walk: _Walk, event: Event) -> Iterator[tuple[Kind, str]]:
     if walk.phase not in _needed(event) and not _is_old_news(walk, event):
         yield Kind.EVENT, f"the operation is {_told(walk)} there"
         return
+    logs: tuple[str, ...] = ()
     if walk.last is not None and not _begins_anew(walk, event):
+        logs = walk.last.logs
         yield from _changed_holder(walk, walk.last, event)
-        yield from _changed_logs(walk.last.logs, event)
-    elif len(seen.logs) > 1:
-        yield Kind.LOGS, f"a new operation begins with the logs {seen.logs}"
+    yield from _changed_logs(facts, logs, event)
 
 
 def _needed(event: Event) -> set[Phase]:
@@ -165,12 +162,17 @@ def _changed_holder(walk: _Walk, last: Seen, event: Event) -> Iterator[tuple[Kin
             yield Kind.EVENT, f"the news should be {right}"
 
 
-def _changed_logs(before: tuple[str, ...], event: Event) -> Iterator[tuple[Kind, str]]:
-    """A change adds its own log, or none; an expiry none."""
+def _changed_logs(facts: Facts, before: tuple[str, ...], event: Event) -> Iterator[tuple[Kind, str]]:
+    """A change adds its own log, which was nowhere before, or none; an expiry none. A new operation has none before."""
     after = event.seen.logs
-    with_own = (*before, after[-1])[-LOGS_SHOWN:] if after and event.is_change else before
-    if after not in {before, with_own}:
+    if after == before:
+        return
+    if not event.is_change or not after or after != (*before, after[-1])[-LOGS_SHOWN:]:
         yield Kind.LOGS, f"the logs {_shortened(before)} became {_shortened(after)}"
+        return
+    first = facts.places[after[-1]]
+    if first is not event:
+        yield Kind.REPEATED_CHANGE, f"the change with the log {after[-1]!r} was made at {first.revision} already"
 
 
 def _shortened(logs: tuple[str, ...]) -> str:

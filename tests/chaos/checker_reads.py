@@ -5,8 +5,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from chaos.checker_facts import EXPIRIES, Event, Facts, Resource, is_made
-from chaos.checker_operations import LOGS_SHOWN
+from chaos.checker_facts import EXPIRIES, LOGS_SHOWN, Event, Facts, Resource, is_made
 from chaos.checker_violation import Kind, Violation
 from chaos.history import Call, Entry, FinalRecord, Outcome
 
