@@ -1,25 +1,8 @@
-"""A little lock service that keeps its contract, and what clients and watchers would record of it.
+"""A little lock service that keeps its contract: as few lines as its rules need, no I/O and no clock."""
 
-Requests are made in the order of the instants at which they take effect; answers may be late, or lost.
-"""
-
-import math
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import count
 
-from chaos.history import (
-    Began,
-    Call,
-    Entry,
-    FinalRecord,
-    FinalValue,
-    Outcome,
-    Seen,
-    Update,
-    WatchBegan,
-)
-from msgspec.structs import replace
+from chaos.history import Entry, Seen
 
 OVER = {"SUCCEEDED", "FAILED", "CANCELLED"}
 RUN_OUT = {"EXPIRED", "OPERATOR_DEAD"}
@@ -46,20 +29,10 @@ class Request:
     is_disabled_cancel: bool = False
 
 
-@dataclass(frozen=True)
-class Watch:
-    """An account: from `at` on with what is there, or from a revision; until `ends`."""
-
-    watcher: str = "w1"
-    account: int = 1
-    at: float = 0.0
-    ends: float = math.inf
-    start_revision: int = 0
-    delay: float = 0.05
-
-
 @dataclass
-class _Record:
+class Record:
+    """What is there of one resource, and of the value that its lock guards."""
+
     state: str = ""
     token: str = ""
     fence: int = 0
@@ -73,9 +46,11 @@ class _Record:
 
 
 @dataclass
-class _Run:
+class Service:
+    """All resources, what happened to them, and what was recorded of it."""
+
     expiry_lag: float
-    records: dict[str, _Record] = field(default_factory=dict)
+    records: dict[str, Record] = field(default_factory=dict)
     entries: list[Entry] = field(default_factory=list)
     happened: list[tuple[float, Seen]] = field(default_factory=list)
     told: list[tuple[float, str, str, int]] = field(default_factory=list)
@@ -111,9 +86,9 @@ class _Run:
     def make(self, request: Request, now: float, message: str, sent: int) -> str:  # noqa: PLR0911 - one for each rule
         """Return why not; empty: it was made, or had been before."""
         self.expire(now)
-        record = self.records.setdefault(request.resource, _Record())
+        record = self.records.setdefault(request.resource, Record())
         is_locked, is_own = record.state == "LOCKED", record.token == request.token
-        if request.rpc == "complete" and record.state in OVER - {"CANCELLED"} and is_own:
+        if request.rpc == "complete" and record.state == "SUCCEEDED" and is_own and sent in {0, record.fence}:
             return ""
         if sent and (not is_locked or record.fence != sent):
             return "FENCING_TOKEN_MISMATCH"
@@ -137,7 +112,7 @@ class _Run:
         self.tell(request.resource, now, event, self.revision)
         return ""
 
-    def change(self, record: _Record, request: Request, now: float) -> str:
+    def change(self, record: Record, request: Request, now: float) -> str:
         event = {"append": "LOGGED", "complete": "SUCCEEDED", "cancel": "CANCELLED"}.get(request.rpc, "")
         if event:
             record.state = record.state if event == "LOGGED" else event
@@ -154,136 +129,3 @@ class _Run:
         record.fence = record.fence if event == "RENEWED" else self.revision
         record.is_disabled_cancel = request.is_disabled_cancel
         return event
-
-
-def simulate(requests: Iterable[Request], watches: Iterable[Watch] = (Watch(),), lag: float = 0.2) -> list[Entry]:
-    """Return the history of a run."""
-    run = _Run(lag)
-    numbers = count(1)
-    named = [(request, f"m{next(numbers)}") for request in requests]
-    for request, message in sorted(named, key=lambda each: each[0].at + each[0].wait):
-        _ask(run, request, message)
-    run.expire(math.inf)
-    for watch in watches:
-        run.entries += _account(run, watch)
-    for name, record in run.records.items():
-        run.entries.append(
-            FinalRecord(
-                resource=name,
-                state=record.state,
-                revision=record.revision,
-                fencing_token=record.fence,
-                logs=record.logs,
-            )
-        )
-        run.entries.append(FinalValue(resource=name, elements=tuple(record.value)))
-    return run.entries
-
-
-def _ask(run: _Run, request: Request, message: str) -> None:
-    now = request.at + request.wait
-    ended = now + request.back
-    fences = [
-        fence
-        for at, resource, token, fence in run.told
-        if at <= request.at and (resource, token) == (request.resource, request.token)
-    ]
-    known = fences[-1] if fences else 0
-    if request.rpc == "update":
-        if known:
-            _update(run, request, message, known)
-        return
-    sent = known if request.sends_fence else 0
-    if request.rpc != "get":
-        run.entries.append(
-            Began(
-                client=request.token,
-                rpc=request.rpc,
-                resource=request.resource,
-                began=request.at,
-                token=request.token,
-                message=message,
-                lock_for_seconds=request.lock_for,
-                sent_fencing_token=sent,
-            )
-        )
-    reason = ""
-    if request.rpc == "get":
-        run.expire(now)
-    elif not request.is_never_made:
-        reason = run.make(request, now, message, sent)
-    if request.is_killed:
-        return
-    record = run.records.get(request.resource, _Record())
-    is_unknown = request.is_lost or request.is_never_made
-    is_ok = not reason and not is_unknown
-    is_told = is_ok and record.state not in {"", "PENDING", *OVER}
-    if is_told and request.rpc != "cancel":
-        run.told.append((ended, request.resource, request.token, record.fence))
-    run.entries.append(
-        Call(
-            client=request.token,
-            rpc=request.rpc,
-            resource=request.resource,
-            token=request.token,
-            began=request.at,
-            # Whoever does not get an answer gives up, perhaps before it is made.
-            ended=request.at + request.back if is_unknown else ended,
-            outcome=Outcome.UNKNOWN if is_unknown else Outcome.REFUSED if reason else Outcome.OK,
-            reason=reason,
-            message="" if request.rpc == "get" else message,
-            sent_fencing_token=sent,
-            lock_for_seconds=request.lock_for,
-            is_disabled_cancel=request.is_disabled_cancel,
-            fencing_token=record.fence if is_ok else 0,
-            told_until=record.until if is_told and request.rpc != "get" else 0.0,
-            revision=record.revision if request.rpc == "get" and is_ok else 0,
-            state=record.state if request.rpc == "get" and is_ok else "",
-            logs=record.logs[-100:] if is_ok else (),
-        )
-    )
-
-
-def _update(run: _Run, request: Request, element: str, fence: int) -> None:
-    record = run.records[request.resource]
-    is_refused = fence < record.value_fence
-    if not is_refused and not request.is_never_made:
-        record.value.append(element)
-        record.value_fence = fence
-    is_unknown = request.is_lost or request.is_never_made
-    run.entries.append(
-        Update(
-            client=request.token,
-            resource=request.resource,
-            fencing_token=fence,
-            element=element,
-            began=request.at,
-            ended=request.at + request.wait + request.back,
-            outcome=Outcome.UNKNOWN if is_unknown else Outcome.REFUSED if is_refused else Outcome.OK,
-        )
-    )
-
-
-def _account(run: _Run, watch: Watch) -> Iterator[Entry]:
-    """What one account tells: what was there, and what came after."""
-    yield WatchBegan(watcher=watch.watcher, account=watch.account, at=watch.at, start_revision=watch.start_revision)
-    after = watch.start_revision - 1
-    if not watch.start_revision:
-        before = [seen for at, seen in run.happened if at <= watch.at]
-        after = max((seen.revision for seen in before), default=0)
-        there: dict[str, Seen] = {}
-        for seen in before:
-            is_expiry = seen.event in RUN_OUT
-            record_revision = there[seen.resource].record_revision if is_expiry else seen.record_revision
-            event = "CREATED" if seen.state == "PENDING" else seen.state
-            there[seen.resource] = replace(seen, event=event, revision=record_revision, record_revision=record_revision)
-        present = sorted(there.values(), key=lambda seen: seen.revision)
-        for number, seen in enumerate(present, 1):
-            revision = after if number == len(present) else seen.revision
-            yield replace(
-                seen, watcher=watch.watcher, account=watch.account, at=watch.at, revision=revision, is_present=True
-            )
-    for at, seen in run.happened:
-        if seen.revision > after and at <= watch.ends:
-            at_least = max(at, watch.at) + watch.delay
-            yield replace(seen, watcher=watch.watcher, account=watch.account, at=at_least)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from operator import attrgetter
 
-from chaos.checker_facts import Facts, Resource, span
+from chaos.checker_facts import Facts, Resource, is_made, span
 from chaos.checker_holds import ENDING
 from chaos.checker_violation import Kind, Violation
 from chaos.history import Call, Entry, Outcome
@@ -60,7 +60,7 @@ def _grown(resource: Resource) -> Iterator[Violation]:
         while earlier is not None and earlier.ended < call.began:
             if newest is None or earlier.fencing_token > newest.fencing_token:
                 newest = earlier
-            if earlier.rpc in ENDING and (newest_ended is None or earlier.fencing_token > newest_ended.fencing_token):
+            if _is_ended(earlier) and (newest_ended is None or earlier.fencing_token > newest_ended.fencing_token):
                 newest_ended = earlier
             earlier = next(answered, None)
         if newest is not None and call.fencing_token < newest.fencing_token:
@@ -71,7 +71,12 @@ def _grown(resource: Resource) -> Iterator[Violation]:
 
 def _needs_lock(call: Call) -> bool:
     """Whether a call can only be acknowledged, and changed something, while its caller holds the lock."""
-    return call.rpc in {"propose", "append"}
+    return call.rpc in {"propose", "append", "complete"} and is_made(call)
+
+
+def _is_ended(call: Call) -> bool:
+    """Whether an answer tells that the lock with its fencing token is no more."""
+    return call.rpc in ENDING or (call.rpc == "get" and call.state != "LOCKED")
 
 
 def _not_grown(resource: Resource, earlier: Call, later: Call, how: str) -> Violation:

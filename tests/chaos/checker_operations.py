@@ -170,8 +170,8 @@ def _changed_logs(facts: Facts, before: tuple[str, ...], event: Event) -> Iterat
     if not event.is_change or not after or after != (*before, after[-1])[-LOGS_SHOWN:]:
         yield Kind.LOGS, f"the logs {_shortened(before)} became {_shortened(after)}"
         return
-    first = facts.places[after[-1]]
-    if first is not event:
+    first = facts.places.get(after[-1])
+    if first is not None and first is not event:
         yield Kind.REPEATED_CHANGE, f"the change with the log {after[-1]!r} was made at {first.revision} already"
 
 

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 from chaos.checker_facts import EXPIRIES, LOGS_SHOWN, Event, Facts, Resource, is_made
 from chaos.checker_violation import Kind, Violation
-from chaos.history import Call, Entry, FinalRecord, Outcome
+from chaos.history import Call, Entry, FinalRecord, Outcome, Seen
 
 
 @dataclass(frozen=True, slots=True)
 class Read:
     """What a read of a resource showed; revision 0: nothing there."""
 
-    entry: Call | FinalRecord
+    entry: Call | Seen | FinalRecord
     began: float
     ended: float
     revision: int
@@ -26,7 +26,7 @@ class Read:
 def check_reads(facts: Facts) -> Iterator[Violation]:
     """Yield what was read and cannot have been there."""
     for resource in facts.resources.values():
-        reads = list(_reads(resource))
+        reads = list(_reads(facts, resource))
         changes = [event for event in resource.events if event.is_change]
         by_revision = {event.revision: event for event in changes}
         for read in reads:
@@ -37,13 +37,18 @@ def check_reads(facts: Facts) -> Iterator[Violation]:
         yield from _final_logs(facts, resource)
 
 
-def _reads(resource: Resource) -> Iterator[Read]:
+def _reads(facts: Facts, resource: Resource) -> Iterator[Read]:
+    """Yield all reads. What a watcher finds there at first is one too."""
     for get in resource.gets:
         if get.outcome is Outcome.OK:
             revision = get.revision if get.state else 0
             yield Read(get, get.began, get.ended, revision, get.state, get.fencing_token, get.logs)
         elif get.reason == "NOT_FOUND":
             yield Read(get, get.began, get.ended, 0, "", 0, ())
+    for _, seen in resource.present:
+        began = facts.accounts[seen.watcher, seen.account].began
+        if began is not None:
+            yield Read(seen, began.at, seen.at, seen.record_revision, seen.state, seen.fencing_token, seen.logs)
     final = resource.final
     if final is not None:
         logs = final.logs[-LOGS_SHOWN:]

@@ -22,6 +22,7 @@ def check_watches(facts: Facts) -> Iterator[Violation]:
             yield from _agreeing(told.setdefault((seen.resource, seen.record_revision), seen), seen)
         covered = events[bisect_right(revisions, account.after) : bisect_right(revisions, account.up_to)]
         yield from _complete(account, covered)
+        yield from _found(facts, account)
 
 
 def _in_order(account: Account) -> Iterator[Violation]:
@@ -54,6 +55,16 @@ def _complete(account: Account, covered: list[Event]) -> Iterator[Violation]:
             )
             next_one = next(seen for seen in account.seen if seen.revision >= event.revision)
             yield Violation(Kind.WATCH_GAP, event.seen.resource, what, (event.seen, next_one))
+
+
+def _found(facts: Facts, account: Account) -> Iterator[Violation]:
+    """What changed last before the end of what was found at the beginning was found."""
+    found = {seen.resource for seen in account.seen if seen.is_present}
+    for resource in facts.resources.values() if found else ():
+        changes = [event for event in resource.events if event.is_change]
+        if changes and changes[-1].revision <= account.after and resource.name not in found:
+            what = f"{_name(account.seen[0])} began with what was there up to {account.after}, but without this one"
+            yield Violation(Kind.WATCH_GAP, resource.name, what, (changes[-1].seen, account.seen[0]))
 
 
 def _agreeing(first: Seen, seen: Seen) -> Iterator[Violation]:

@@ -5,7 +5,8 @@ from collections.abc import Callable
 import pytest
 from chaos.checker import Kind, check
 from chaos.history import Call, Entry, FinalRecord, FinalValue, Outcome, Seen, Update, WatchBegan
-from chaos_model import Request, Watch, simulate
+from chaos_histories import Watch, simulate
+from chaos_model import Request
 from msgspec.structs import replace
 
 GOOD = simulate(
@@ -197,6 +198,16 @@ def test_a_hole_in_the_accounts_hides_what_may_lie_in_it() -> None:
     holed = drop(Seen, record_revision=13)(GOOD)
     covering = [entry for entry in holed if not isinstance(entry, Seen | WatchBegan) or entry.watcher == "w2"]
     assert check(covering) == []
+
+
+def test_what_a_watcher_finds_at_first_is_a_read() -> None:
+    asked = [Request("create", "a", at=1), Request("append", "b", at=2), Request("create", "b", at=3, resource="net")]
+    good = simulate([*asked, Request("propose", "a", at=4, lock_for=5)], [Watch(), Watch("w2", at=5)])
+    assert check(good) == []
+    missing = drop(Seen, watcher="w2", resource="net")(good)
+    assert {violation.kind for violation in check(missing)} == {Kind.WATCH_GAP}
+    old = edit(Seen, {"watcher": "w2", "resource": "vm", "is_present": True}, record_revision=11, fencing_token=0)(good)
+    assert Kind.STALE_READ in {violation.kind for violation in check(old)}
 
 
 def test_an_operation_shows_the_newest_hundred_of_its_logs() -> None:

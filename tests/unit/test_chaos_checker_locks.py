@@ -51,6 +51,7 @@ def kinds(entries: list[Entry]) -> set[Kind]:
 B_LEFT = Began(client="b", rpc="propose", resource="vm", began=7.0, token="b", message="b propose 7.0")
 B_LOGS = ("a propose 1.0", "b propose 7.0")
 A_EXPIRED = told("EXPIRED", "a", 11.2, 6, "a propose 1.0", fence=5)
+READ_EXPIRED = call("get", "", 11.5, 11.6, state="EXPIRED", revision=5, fencing_token=5, message="", logs=())
 BOTH = {Kind.TWO_HOLDERS, Kind.EARLY_GRANT}
 SHORTER = grant("a", 5.0, 5.2, until=6.1, fence=5)
 COMPLETED = call("complete", "a", 5.0, 5.2, fencing_token=5)
@@ -119,7 +120,7 @@ def watched(*more: Entry, revision: int = 9) -> list[Entry]:
             id="an expiry before the deadline",
         ),
         pytest.param(
-            [A, call("get", "", 11.0, 11.2, state="EXPIRED", revision=5, fencing_token=5, message="", logs=())],
+            [A, READ_EXPIRED],
             [A, call("get", "", 10.0, 10.2, state="EXPIRED", revision=5, fencing_token=5, message="", logs=())],
             {Kind.EARLY_EXPIRY},
             id="an expiry read before the deadline",
@@ -175,6 +176,11 @@ def test_what_a_watcher_saw_before_a_grant_does_not_shorten_it() -> None:
             [A, COMPLETED, grant("a", 6.0, 6.2, until=20.0, fence=6)],
             [A, COMPLETED, grant("a", 6.0, 6.2, until=20.0, fence=5)],
             id="an acquisition after the end does not use the old one again",
+        ),
+        pytest.param(
+            [A, call("append", "a", 11.4, 11.5, fencing_token=5), READ_EXPIRED],
+            [A, call("append", "a", 11.8, 11.9, fencing_token=5), READ_EXPIRED],
+            id="nothing is logged under one whose lock was read to have run out",
         ),
         pytest.param(
             [WATCH, A, A_TOLD, told("LOCKED", "b", 11.2, 6, "b")],

@@ -8,7 +8,8 @@ from typing import TypeGuard
 import pytest
 from chaos.checker import check
 from chaos.history import Call, Entry, FinalRecord, FinalValue, Outcome, Seen, Update
-from chaos_model import Request, Watch, simulate
+from chaos_histories import Watch, simulate
+from chaos_model import Request
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -20,7 +21,7 @@ requests = st.builds(
     rpc=st.sampled_from([*CHANGES, "propose", "propose", "append", "append", "get", "update", "update"]),
     token=st.sampled_from(["a", "b", "c"]),
     at=st.integers(0, 400).map(lambda tenths: tenths / 10),
-    lock_for=st.sampled_from([1, 3, 8]),
+    lock_for=st.sampled_from([0, 1, 3, 8]),
     resource=st.sampled_from(["vm", "net"]),
     wait=st.sampled_from([0.01, 0.11, 1.03, 9.07]),
     back=st.sampled_from([0.02, 0.13, 2.05]),
@@ -29,13 +30,14 @@ requests = st.builds(
     is_killed=st.sampled_from([False] * 9 + [True]),
     sends_fence=st.booleans(),
     is_disabled_cancel=st.booleans(),
-)
+).filter(lambda request: request.lock_for > 0 or request.rpc != "propose")
 watches = st.sampled_from(
     [
         (),
         (Watch(),),
         (Watch(), Watch("w2", at=6.0), Watch("w3", start_revision=14)),
         (Watch(ends=15.0), Watch(account=2, at=20.0), Watch("w2", at=10.0, ends=30.0)),
+        (Watch("w2", at=15.0, heard=1), Watch(ends=8.0), Watch(account=2, at=22.0, heard=1)),
     ]
 )
 
