@@ -1,15 +1,19 @@
 # Everything runs in .venv, which is made on first use. PYTHON and ARGS may be given:
 #   make run ARGS="--listen 127.0.0.1:6000"
 #   make test ARGS="-k fencing" ETCD=/usr/bin/etcd
+#   make chaos SECONDS=600 SEED=1 ARGS="--keep --json chaos.json"
 PYTHON ?= python3
 ARGS ?=
 ETCD ?=
+SECONDS ?= 120
+SEED ?=
+BROKEN ?=
 
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check fmt proto clean
+.PHONY: help run test chaos check fmt proto clean
 
 help: ## List what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -19,6 +23,10 @@ run: .venv/run.stamp ## Serve with an embedded etcd; ARGS="..." are the flags of
 
 test: .venv/dev.stamp ## Run all tests against a real etcd; ARGS="..." go to pytest, ETCD=... names the binary
 	$(if $(ETCD),TEST_ETCD_BINARY=$(ETCD)) $(BIN)/pytest --numprocesses 2 $(ARGS)
+
+chaos: .venv/dev.stamp ## Hurt a cluster while clients use it, and judge what they saw; SECONDS=120 SEED=... BROKEN=lock-guard
+	@PYTHONPATH=tests $(BIN)/python -m chaos.run --seconds $(SECONDS) \
+	  $(if $(SEED),--seed $(SEED)) $(if $(BROKEN),--broken $(BROKEN)) $(ARGS)
 
 check: .venv/dev.stamp ## Look only: format, lint, types, architecture, protos, generated code, Dockerfile
 	$(BIN)/ruff format --check .

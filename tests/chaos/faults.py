@@ -121,7 +121,7 @@ class Faults:
         return name
 
     async def _kill_all(self, seconds: float) -> str:
-        everything = [each.process for each in (*self._members, *self._replicas)]
+        everything = [*(member.process for member in self._members), *(replica.process for replica in self._replicas)]
         await asyncio.gather(*(process.kill() for process in everything))
         await asyncio.sleep(seconds)
         await cluster.start_all(self._members)
@@ -197,5 +197,5 @@ async def _serving(replica: Replica) -> None:
     """Wait until a replica has come up; whether it serves is for the end of the run to see."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_WELL_SECONDS):
-            while not replica.has_said_serving:  # noqa: ASYNC110, another process sets no event
+            while not replica.has_said_serving:
                 await asyncio.sleep(0.1)

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from chaos.history import Call, Fault, Outcome
 
@@ -47,7 +48,7 @@ def _of_resource(resource: str, calls: list[Call], faults: Sequence[Fault]) -> I
         if call.outcome is Outcome.OK and call.fencing_token and call.rpc != "get":
             locks[call.fencing_token].append(call)
     tokens = sorted(locks)
-    for token, next_token in zip(tokens, tokens[1:], strict=False):
+    for token, next_token in pairwise(tokens):
         former = max((call for call in locks[token] if call.rpc in _TAKES), key=lambda call: call.ended, default=None)
         first = min((call for call in locks[next_token]), key=lambda call: call.ended)
         if (

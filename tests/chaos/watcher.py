@@ -79,12 +79,12 @@ class Watcher:
     async def _begin(self) -> None:
         """Begin a new account, and tell what is there from what changes.
 
-        Present records and changes look alike, but what is present is no newer than the revision R that the service read
-        when the watch began. R is not told for certain, so the service is asked for the current revision once the watch
-        stands: R is no greater. A message is taken for a present one if its record is no newer than that, if its event
-        fits its state as those of present records do, if its resource was not told of before, and if no message has
-        shown that the present part is over: a change; or one whose revision is greater than its record's, which
-        is the last of the present part. A change that slips through right at the seam is called present: nothing is
+        Present records and changes look alike, but what is present is no newer than the revision R that the service
+        read when the watch began. R is not told for certain, so the service is asked for the current revision once the
+        watch stands: R is no greater. A message is taken for a present one if its record is no newer than that, if its
+        event fits its state as those of present records do, if its resource was not told of before, and if no message
+        has shown that the present part is over: a change; or one whose revision is greater than its record's, which is
+        the last of the present part. A change that slips through right at the seam is called present: nothing is
         claimed of it then that is not true of a present record as well.
         """
         peer = Peer(self._channels[self._replica])

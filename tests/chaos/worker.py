@@ -1,4 +1,4 @@
-"""What one task of a client does: turn by turn it takes a resource, works on it, and lets it go in one way or another."""
+"""What one task of a client does: turn by turn it takes a resource, works on it, and lets it go in one of many ways."""
 
 import asyncio
 import itertools

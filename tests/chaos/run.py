@@ -1,0 +1,157 @@
+"""A run: hurts a cluster while clients use it, and judges what they were told. `make chaos`."""
+
+import argparse
+import asyncio
+import contextlib
+import importlib
+import json
+import secrets
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, cast
+
+from chaos import ending, watcher
+from chaos.arena import Arena, ArenaError, arena
+from chaos.broken import MISTAKES
+from chaos.cluster import ETCD
+from chaos.faults import Faults
+from chaos.history import Entry, Recorder, read
+from chaos.namespaces import NetworkError
+from chaos.report import Report, Run, as_text, make_report
+from chaos.schedule import plan
+
+_CANNOT = 2
+_INTERRUPTED = 130
+_NOTE_SECONDS = 1.0
+
+Check = Callable[[Iterable[Entry]], list[Any]]
+
+
+def find_checker() -> Check | None:
+    """Return what judges a history, if it is there."""
+    with contextlib.suppress(ModuleNotFoundError):
+        return cast("Check", importlib.import_module("chaos.checker").check)
+    return None
+
+
+async def run(options: argparse.Namespace, directory: Path) -> Run:
+    """Make a run, and leave its history in the directory."""
+    async with arena(directory, options.seed, options.broken) as found:
+        for what in found.left_out:
+            _say(f"left out: {what}")
+        recorder = Recorder(found.history / "controller.jsonl")
+        await found.start_watchers()
+        began = time.monotonic()
+        await found.start_clients()
+        noting = [asyncio.create_task(found.admin.note_revisions()), asyncio.create_task(_note_memory(found))]
+        acts = plan(options.seed, options.seconds, has_namespaces=all(m.place.link for m in found.targets.members))
+        faults = Faults(found.targets, found.admin, recorder)
+        await faults.run(acts, began + options.seconds)
+        quiet_at = time.monotonic()
+        _say(f"{quiet_at - began:.0f} s are over: all is mended, the end is read")
+        problems = await ending.all_well(found)
+        problems += await ending.clients_finished(found)
+        problems += await ending.read_what_is_left(found, recorder)
+        for task in noting:
+            task.cancel()
+        recorder.close()
+        for replica in found.targets.replicas:
+            replica.process.note_memory()
+        watched = [line for process in found.watchers for line in process.log_path.read_text().splitlines()]
+        problems += [line for line in watched if not line.startswith((watcher.RESUMED, watcher.BEGAN_ANEW))]
+        return Run(
+            seed=options.seed,
+            seconds=options.seconds,
+            began=began,
+            quiet_at=quiet_at,
+            broken=options.broken,
+            left_out=found.left_out,
+            skipped=faults.skipped,
+            resumptions=sum(line.startswith(watcher.RESUMED) for line in watched),
+            new_accounts=sum(line.startswith(watcher.BEGAN_ANEW) for line in watched),
+            peak_rss={replica.name: replica.process.peak_rss for replica in found.targets.replicas},
+            problems=tuple(problems),
+        )
+
+
+async def _note_memory(found: Arena) -> None:
+    while True:
+        for replica in found.targets.replicas:
+            replica.process.note_memory()
+        await asyncio.sleep(_NOTE_SECONDS)
+
+
+async def _until_signalled(options: argparse.Namespace, directory: Path) -> Run:
+    """Make a run that SIGINT and SIGTERM end in good order."""
+    task = asyncio.ensure_future(run(options, directory))
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, task.cancel)
+    return await task
+
+
+def judge(options: argparse.Namespace, facts: Run, directory: Path) -> int:
+    """Check the history and print the table; return the exit code."""
+    entries = list(read(sorted((directory / "history").glob("*.jsonl"))))
+    check = find_checker()
+    violations = [str(violation) for violation in check(entries)] if check else []
+    report = make_report(facts, entries, violations)
+    _say(as_text(report))
+    if options.json:
+        options.json.write_text(json.dumps(report.as_dict(), indent=2) + "\n")
+    if check is None:
+        _say("no checker: nothing was judged")
+        return _CANNOT
+    return _verdict(report)
+
+
+def _verdict(report: Report) -> int:
+    if report.run.broken:
+        _say("found, as it has to be" if report.violations else "NOT FOUND: the run does not see a broken lock")
+        return 0 if report.violations else 1
+    return 1 if report.violations or report.run.problems else 0
+
+
+def main() -> None:
+    """Read the command line, and run."""
+    parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=120.0, help="for how long faults are made")
+    parser.add_argument("--seed", type=int, default=None, help="of the schedule; chosen if it is not given")
+    parser.add_argument("--broken", choices=("", *MISTAKES), default="", help="a mistake to build into the replicas")
+    parser.add_argument("--json", type=Path, default=None, help="where to write the table as JSON")
+    parser.add_argument("--keep", action="store_true", help="keep the history and the logs in any case")
+    options = parser.parse_args()
+    if options.seed is None:
+        options.seed = secrets.randbelow(2**31)
+    _say(f"seed {options.seed}")
+    if not ETCD.exists():
+        _say(f"there is no {ETCD}: install Debian's etcd-server")
+        sys.exit(_CANNOT)
+    directory = Path(tempfile.mkdtemp(prefix="chaos-"))
+    code = _CANNOT
+    try:
+        code = judge(options, asyncio.run(_until_signalled(options, directory)), directory)
+    except (ArenaError, NetworkError) as error:
+        _say(str(error))
+    except asyncio.CancelledError:
+        code = _INTERRUPTED
+    finally:
+        if (code in {0, _INTERRUPTED} or options.broken) and not options.keep:
+            shutil.rmtree(directory)
+        else:
+            _say(f"history and logs: {directory}")
+    sys.exit(code)
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
