@@ -161,7 +161,7 @@ class Caller:
         facts["is_disabled_cancel"] = fields.get("is_disabled_cancel", False)
         try:
             operation: Operation = await getattr(peer, rpc)(
-                resource, fence=fence or None, log_message=message, **fields
+                name=resource, fence=fence or None, log_message=message, **fields
             )
         except grpc.aio.AioRpcError as error:
             return self._failed(facts, error)

@@ -153,7 +153,7 @@ def as_text(report: Report) -> str:
     during = ", ".join(silence.faults) or "no fault"
     lines += [
         "",
-        f"longest time without any success: {silence.seconds:.1f} s at {silence.began - run.began:.0f} s, during {during}",
+        f"longest time without success: {silence.seconds:.1f} s at {silence.began - run.began:.0f} s, during {during}",
         _delay_line("with no fault near", report.quiet_takeovers),
         _delay_line("all", report.all_takeovers),
         f"watches: {run.resumptions} resumed, {run.new_accounts} begun anew",

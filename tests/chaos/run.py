@@ -28,6 +28,8 @@ from chaos.schedule import plan
 _CANNOT = 2
 _INTERRUPTED = 130
 _NOTE_SECONDS = 1.0
+_CALM_SECONDS = 10.0
+"""At the beginning nothing is wrong, so that what comes later can be compared."""
 
 Check = Callable[[Iterable[Entry]], list[Any]]
 
@@ -51,6 +53,7 @@ async def run(options: argparse.Namespace, directory: Path) -> Run:
         noting = [asyncio.create_task(found.admin.note_revisions()), asyncio.create_task(_note_memory(found))]
         acts = plan(options.seed, options.seconds, has_namespaces=all(m.place.link for m in found.targets.members))
         faults = Faults(found.targets, found.admin, recorder)
+        await asyncio.sleep(min(_CALM_SECONDS, options.seconds / 4))
         await faults.run(acts, began + options.seconds)
         quiet_at = time.monotonic()
         _say(f"{quiet_at - began:.0f} s are over: all is mended, the end is read")

@@ -87,6 +87,9 @@ _OFTEN = (Kind.KILL_LEADER, Kind.STOP_REPLICA, Kind.SWALLOW_ANSWERS, Kind.STEP_C
 """These come twice as often as the others."""
 _OVERLAPPING = 0.2
 _PAUSE = (1.0, 4.0)
+_CALM = 0.12
+_CALM_PAUSE = (9.0, 12.0)
+"""So many of the pauses last long enough to see how the service does when nothing is wrong."""
 _TO_THE_PRESENT = 0.25
 """Of compactions: so many leave nothing that a watch could resume from. The others leave some seconds of history."""
 _HISTORY_SECONDS = 8.0
@@ -152,7 +155,8 @@ def _act(rng: random.Random, bag: list[Kind]) -> Act:
     faults = [first]
     if rng.random() < _OVERLAPPING and bag and _go_together(first.kind, bag[-1]):
         faults.append(_fault(rng, bag.pop(), after=round(rng.uniform(0, first.seconds), 2)))
-    return Act(tuple(faults), round(rng.uniform(*_PAUSE), 2))
+    pause = _CALM_PAUSE if rng.random() < _CALM else _PAUSE
+    return Act(tuple(faults), round(rng.uniform(*pause), 2))
 
 
 def _go_together(first: Kind, second: Kind) -> bool:

@@ -26,6 +26,9 @@ _LIFE = (4.0, 20.0)
 """A stream is left after so long even if it is well: resuming is what is to be tested."""
 _STANDS_SECONDS = 5.0
 _PAUSE_SECONDS = 0.2
+_AWAY = 0.25
+_AWAY_SECONDS = (1.0, 8.0)
+"""After so many of its streams a watcher does not come back for so long: compactions may overtake it."""
 _FAR_FUTURE = 2**62
 _EXPECTED = {"DEADLINE_EXCEEDED", "UNAVAILABLE", "WATCH_INTERRUPTED", "ETCD_UNAVAILABLE"}
 """How a watch may end in a run like this."""
@@ -74,6 +77,8 @@ class Watcher:
                 self._revision = 0
             except (_BrokenWatchError, TimeoutError):
                 await asyncio.sleep(_PAUSE_SECONDS)
+                if self._rng.random() < _AWAY:
+                    await asyncio.sleep(self._rng.uniform(*_AWAY_SECONDS))
             self._replica = (self._replica + self._rng.randrange(1, len(self._channels))) % len(self._channels)
 
     async def _begin(self) -> None:

@@ -18,6 +18,9 @@ _POLL_BEFORE_SECONDS = 0.3
 _LONGEST_WAIT_SECONDS = 7.0
 _PATIENCE_SECONDS = 12.0
 _PAUSE_AFTER_FAILURE = 0.2
+_SLOW = 0.04
+_SLOW_SECONDS = (2.0, 6.0)
+"""So many of the updates take so long that their lock may be another's by the time they write."""
 
 
 @dataclass
@@ -71,7 +74,7 @@ class Worker:
             held = await self._acquire(resource)
             if held is None:
                 await self._sometimes_look(resource)
-                await self._pause(0.05, 0.3)
+                await self._pause(0.05, 0.25)
                 continue
             await self._work(held)
             await self._let_go(held)
@@ -123,7 +126,7 @@ class Worker:
 
     async def _work(self, held: _Held) -> None:
         for _ in range(self._rng.randint(1, 7)):
-            await self._pause(0.0, 0.4)
+            await self._pause(0.0, 0.25)
             if held.left <= 0 or self._stopping.is_set():
                 return
             step = self._rng.choices((self._renew, self._append, self._update, self._look), (3, 3, 4, 1))[0]
@@ -161,9 +164,10 @@ class Worker:
         element = f"{self._caller.client}+{next(self._elements)}"
         reply = await self._store.read(held.resource, held.fencing_token)
         if not reply.is_refused:
-            await self._pause(0.0, 0.3)
+            is_slow = self._rng.random() < _SLOW
+            await self._pause(*(_SLOW_SECONDS if is_slow else (0.0, 0.3)))
             # A good client looks at its clock; some rely on the fencing token alone, which has to be enough.
-            if held.left <= 0 and self._rng.random() < 0.7:
+            if held.left <= 0 and self._rng.random() < 0.5:
                 return
             reply = await self._store.write(held.resource, held.fencing_token, (*reply.value, element))
         self._recorder.add(
