@@ -27,7 +27,7 @@ _CLIENTS = 3
 _TASKS = 4
 _WATCHERS = (("w1", "w2"), ("w3",))
 _START_SECONDS = 30.0
-RESOURCES = tuple(f"machines/r{number}" for number in range(1, 7))
+RESOURCES = tuple(f"machines/r{number}" for number in range(1, 9))
 
 
 class ArenaError(Exception):

@@ -159,13 +159,18 @@ def as_text(report: Report) -> str:
         f"watches: {run.resumptions} resumed, {run.new_accounts} begun anew",
         "peak memory: " + ", ".join(f"{name} {size / 2**20:.0f} MiB" for name, size in sorted(run.peak_rss.items())),
         "",
-        f"violations: {len(report.violations)}",
-        *report.violations[:_SHOWN],
+        f"violations: {len(report.violations)} {_kinds(report.violations)}",
+        *(f"  {violation.splitlines()[0]}" for violation in report.violations[:_SHOWN]),
     ]
     if len(report.violations) > _SHOWN:
-        lines.append(f"... and {len(report.violations) - _SHOWN} more")
+        lines.append(f"  ... and {len(report.violations) - _SHOWN} more")
     lines += [f"problem: {problem}" for problem in run.problems]
     return "\n".join(lines)
+
+
+def _kinds(violations: Sequence[str]) -> str:
+    counts = Counter(violation.partition(":")[0] for violation in violations)
+    return f"({_counts(dict(counts.most_common()))})" if counts else ""
 
 
 def _call_line(rpc: str, counts: dict[str, int]) -> str:

@@ -105,6 +105,7 @@ def judge(options: argparse.Namespace, facts: Run, directory: Path) -> int:
     violations = [str(violation) for violation in check(entries)] if check else []
     report = make_report(facts, entries, violations)
     _say(as_text(report))
+    (directory / "violations.txt").write_text("\n".join(violations) + "\n")
     if options.json:
         options.json.write_text(json.dumps(report.as_dict(), indent=2) + "\n")
     if check is None:

@@ -18,6 +18,9 @@ _POLL_BEFORE_SECONDS = 0.3
 _LONGEST_WAIT_SECONDS = 7.0
 _PATIENCE_SECONDS = 12.0
 _PAUSE_AFTER_FAILURE = 0.2
+_LATE = 0.2
+_LATE_SECONDS = (0.0, 1.2)
+"""So many of the holders come back that long after their deadline; etcd takes up to half a second to see it pass."""
 _SLOW = 0.04
 _SLOW_SECONDS = (2.0, 6.0)
 """So many of the updates take so long that their lock may be another's by the time they write."""
@@ -70,13 +73,15 @@ class Worker:
     async def run(self) -> None:
         """Take turns until told to stop."""
         while not self._stopping.is_set():
-            resource = self._rng.choice(self._resources)
+            (resource,) = self._rng.choices(self._resources, _crowds(len(self._resources)))
             held = await self._acquire(resource)
             if held is None:
                 await self._sometimes_look(resource)
                 await self._pause(0.05, 0.25)
                 continue
             await self._work(held)
+            if self._rng.random() < _LATE:
+                await self._come_back_late(held)
             await self._let_go(held)
 
     async def _acquire(self, resource: str) -> _Held | None:
@@ -131,6 +136,15 @@ class Worker:
                 return
             step = self._rng.choices((self._renew, self._append, self._update, self._look), (3, 3, 4, 1))[0]
             await step(held)
+
+    async def _come_back_late(self, held: _Held) -> None:
+        """Sleep past the deadline and go on as if nothing had happened, as a process does that was stopped meanwhile.
+
+        The service has to notice, also where it believes that the lock is still there and nobody else has taken it.
+        """
+        await asyncio.sleep(max(0.0, held.left) + self._rng.uniform(*_LATE_SECONDS))
+        if not self._stopping.is_set():
+            await self._rng.choice((self._renew, self._append))(held)
 
     async def _renew(self, held: _Held) -> None:
         seconds = self._rng.choice((2, 3, 4, 6))
@@ -216,3 +230,8 @@ def _held(call: Call) -> _Held | None:
     if call.outcome is not Outcome.OK or not call.told_until:
         return None
     return _Held(call.resource, call.fencing_token, call.told_until, call.is_disabled_cancel)
+
+
+def _crowds(count: int) -> list[int]:
+    """How much each resource is fought for: for the last ones little, so that some locks run out unnoticed."""
+    return [1 if number >= count - 2 else 4 for number in range(count)]

@@ -106,9 +106,11 @@ def test_the_longest_silence_names_what_was_done_meanwhile() -> None:
 
 
 def test_the_table_tells_calls_by_outcome_and_reason() -> None:
-    report = make_report(replace(RUN, problems=("s1 does not serve again",)), CALLS, ["two holders"])
+    report = make_report(
+        replace(RUN, problems=("s1 does not serve again",)), CALLS, ["two holders: r: both\n    Call()"]
+    )
     text = as_text(report)
     assert report.calls == {"propose": {"ok": 2, "refused LOCKED": 1}}
     assert "LOCKED 1" in text
-    assert "violations: 1\ntwo holders" in text
+    assert "violations: 1 (two holders 1)\n  two holders: r: both" in text
     assert "problem: s1 does not serve again" in text
