@@ -83,14 +83,14 @@ _SECONDS = {
 }
 """For how long, at least and at most. 0: it is over at once."""
 
-_OFTEN = (Kind.KILL_LEADER, Kind.STOP_REPLICA, Kind.SWALLOW_ANSWERS, Kind.STEP_CLOCK, Kind.COMPACT)
-"""These come twice as often as the others."""
+_OFTEN = (Kind.KILL_LEADER, Kind.STOP_REPLICA, Kind.SWALLOW_ANSWERS, Kind.STEP_CLOCK, Kind.COMPACT, Kind.COMPACT)
+"""These come twice as often as the others, or more."""
 _OVERLAPPING = 0.2
 _PAUSE = (1.0, 4.0)
 _CALM = 0.12
 _CALM_PAUSE = (9.0, 12.0)
 """So many of the pauses last long enough to see how the service does when nothing is wrong."""
-_TO_THE_PRESENT = 0.25
+_TO_THE_PRESENT = 0.4
 """Of compactions: so many leave nothing that a watch could resume from. The others leave some seconds of history."""
 _HISTORY_SECONDS = 8.0
 

@@ -26,8 +26,8 @@ _LIFE = (4.0, 20.0)
 """A stream is left after so long even if it is well: resuming is what is to be tested."""
 _STANDS_SECONDS = 5.0
 _PAUSE_SECONDS = 0.2
-_AWAY = 0.25
-_AWAY_SECONDS = (1.0, 8.0)
+_AWAY = 0.35
+_AWAY_SECONDS = (1.0, 14.0)
 """After so many of its streams a watcher does not come back for so long: compactions may overtake it."""
 _FAR_FUTURE = 2**62
 _EXPECTED = {"DEADLINE_EXCEEDED", "UNAVAILABLE", "WATCH_INTERRUPTED", "ETCD_UNAVAILABLE"}
