@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from chaos.checker_coverage import Account, Coverage
-from chaos.history import Began, Call, Entry, FinalRecord, FinalValue, Outcome, Seen, Update, WatchBegan
+from chaos.history import Began, Call, Entry, FinalRecord, FinalValue, Outcome, Seen, Update, UpdateBegan, WatchBegan
 
 EXPIRIES = frozenset({"EXPIRED", "OPERATOR_DEAD"})
 LOGS_SHOWN = 100
@@ -91,8 +91,11 @@ class Facts:
         """By message, the event of its change."""
         self._began: dict[tuple[str, str, str, str], list[Began]] = defaultdict(list)
         self._answered: Counter[tuple[str, str, str, str]] = Counter()
+        self._begun_updates: dict[str, UpdateBegan] = {}
         for entry in entries:
             self._add(entry)
+        for update in self._begun_updates.values():
+            self.resources[update.resource].updates.append(_unanswered_update(update))
         for key, began in self._began.items():
             for left_open in began[self._answered[key] :]:
                 self.resources[left_open.resource].changes.append(_unanswered(left_open))
@@ -136,7 +139,10 @@ class Facts:
                 self.accounts[entry.watcher, entry.account].began = entry
             case Seen():
                 self.accounts[entry.watcher, entry.account].seen.append(entry)
+            case UpdateBegan():
+                self._begun_updates[entry.element] = entry
             case Update():
+                self._begun_updates.pop(entry.element, None)
                 self.resources[entry.resource].updates.append(entry)
             case FinalValue():
                 self.resources[entry.resource].value = entry
@@ -222,4 +228,16 @@ def _unanswered(began: Began) -> Call:
         message=began.message,
         sent_fencing_token=began.sent_fencing_token,
         lock_for_seconds=began.lock_for_seconds,
+    )
+
+
+def _unanswered_update(began: UpdateBegan) -> Update:
+    return Update(
+        client=began.client,
+        resource=began.resource,
+        fencing_token=began.fencing_token,
+        element=began.element,
+        began=began.began,
+        ended=math.inf,
+        outcome=Outcome.UNKNOWN,
     )

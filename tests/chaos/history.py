@@ -151,6 +151,24 @@ class Update(msgspec.Struct, frozen=True, tag="update", kw_only=True):
     outcome: Outcome
 
 
+class UpdateBegan(msgspec.Struct, frozen=True, tag="update_began", kw_only=True):
+    """An update is about to be written: all that is known of it if the client is killed before its `Update`.
+
+    Attributes:
+        client: Whose.
+        resource: Under which lock.
+        fencing_token: As told by the grant.
+        element: What is to be added.
+        began: Before the value was read.
+    """
+
+    client: str
+    resource: str
+    fencing_token: int
+    element: str
+    began: float
+
+
 class FinalValue(msgspec.Struct, frozen=True, tag="final_value", kw_only=True):
     """The guarded value at the end of the run."""
 
@@ -192,7 +210,7 @@ class Fault(msgspec.Struct, frozen=True, tag="fault", kw_only=True):
     ended: float
 
 
-Entry = Call | Began | WatchBegan | Seen | Update | FinalValue | FinalRecord | Fault
+Entry = Call | Began | WatchBegan | Seen | Update | UpdateBegan | FinalValue | FinalRecord | Fault
 
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[Entry] = msgspec.json.Decoder(Entry)

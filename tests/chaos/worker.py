@@ -6,9 +6,10 @@ import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from chaos.caller import Answer, Caller
-from chaos.history import Call, Outcome, Recorder, Update
+from chaos.history import Call, Outcome, Recorder, Update, UpdateBegan
 from chaos.store import StoreClient
 
 _LOST = {"FENCING_TOKEN_MISMATCH", "LOCKED", "NOT_LOCKED", "TOKEN_MISMATCH", "OPERATION_CANCELLED", "NOT_FOUND"}
@@ -174,8 +175,14 @@ class Worker:
 
     async def _update(self, held: _Held) -> None:
         """Read, think, write: whoever does that without holding the lock loses somebody's element."""
-        began = time.monotonic()
         element = f"{self._caller.client}+{next(self._elements)}"
+        facts: dict[str, Any] = {
+            "client": self._caller.client,
+            "resource": held.resource,
+            "fencing_token": held.fencing_token,
+            "element": element,
+            "began": time.monotonic(),
+        }
         reply = await self._store.read(held.resource, held.fencing_token)
         if not reply.is_refused:
             is_slow = self._rng.random() < _SLOW
@@ -183,18 +190,10 @@ class Worker:
             # A good client looks at its clock; some rely on the fencing token alone, which has to be enough.
             if held.left <= 0 and self._rng.random() < 0.5:
                 return
+            self._recorder.add(UpdateBegan(**facts))
             reply = await self._store.write(held.resource, held.fencing_token, (*reply.value, element))
-        self._recorder.add(
-            Update(
-                client=self._caller.client,
-                resource=held.resource,
-                fencing_token=held.fencing_token,
-                element=element,
-                began=began,
-                ended=time.monotonic(),
-                outcome=Outcome.REFUSED if reply.is_refused else Outcome.OK,
-            )
-        )
+        outcome = Outcome.REFUSED if reply.is_refused else Outcome.OK
+        self._recorder.add(Update(**facts, ended=time.monotonic(), outcome=outcome))
         if reply.is_refused:
             held.until = 0.0
 

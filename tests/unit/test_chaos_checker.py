@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 from chaos.checker import Kind, check
-from chaos.history import Call, Entry, FinalRecord, FinalValue, Outcome, Seen, Update, WatchBegan
+from chaos.history import Call, Entry, FinalRecord, FinalValue, Outcome, Seen, Update, UpdateBegan, WatchBegan
 from chaos_histories import Watch, simulate
 from chaos_model import Request
 from msgspec.structs import replace
@@ -192,6 +192,30 @@ def test_a_forgery_is_found(forge: Forger, expected: Kind) -> None:
 )
 def test_what_may_be_is_not_accused(forge: Forger) -> None:
     assert check(forge(GOOD)) == []
+
+
+def only_begun(entries: list[Entry]) -> list[Entry]:
+    """Kill the client of m11 while it writes."""
+    return [
+        UpdateBegan(
+            client=entry.client,
+            resource=entry.resource,
+            fencing_token=entry.fencing_token,
+            element=entry.element,
+            began=entry.began,
+        )
+        if isinstance(entry, Update) and entry.element == "m11"
+        else entry
+        for entry in entries
+    ]
+
+
+def test_an_update_whose_client_was_killed_may_be_there_once_or_not() -> None:
+    killed = only_begun(GOOD)
+    assert check(killed) == []
+    assert check(edit(FinalValue, {}, elements=m(3, 10, 21))(killed)) == []
+    twice = check(edit(FinalValue, {}, elements=m(3, 10, 11, 11))(killed))
+    assert {violation.kind for violation in twice} == {Kind.REPEATED_UPDATE}
 
 
 def test_a_hole_in_the_accounts_hides_what_may_lie_in_it() -> None:
