@@ -73,6 +73,13 @@ def cli() -> None:
     type=int,
     default=604_800,
 )
+@_option(
+    "--max-calls-in-flight",
+    "How many calls are taken on at once, watches apart; more are refused at once with RESOURCE_EXHAUSTED.",
+    type=int,
+    default=256,
+)
+@_option("--max-watches", "How many watches are taken on at once; more are refused.", type=int, default=2_000)
 def serve(  # noqa: PLR0917, click calls it with keywords
     listen: str,
     etcd_endpoints: str | None,
@@ -82,6 +89,8 @@ def serve(  # noqa: PLR0917, click calls it with keywords
     descriptor_set: tuple[Path, ...],
     max_lock_seconds: int,
     retention_seconds: int,
+    max_calls_in_flight: int,
+    max_watches: int,
 ) -> None:
     """Serve until SIGTERM or SIGINT."""
     if etcd_endpoints == "":
@@ -98,6 +107,8 @@ def serve(  # noqa: PLR0917, click calls it with keywords
         descriptor_sets=descriptor_set,
         max_lock_seconds=max_lock_seconds,
         retention_seconds=retention_seconds,
+        max_calls_in_flight=max_calls_in_flight,
+        max_watches=max_watches,
     )
     # gRPC's core writes lines of its own to standard error, beside the one that says what is wrong.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")

@@ -13,6 +13,8 @@
     │   ├── AlreadyExistsError
     │   └── FencingTokenMismatchError
     ├── ContentionError                others were faster, again and again
+    ├── OverloadedError                too many calls at once
+    ├── TooManyWatchesError            too many watches at once
     ├── StoreError                     etcd cannot do it
     │   ├── StoreUnavailableError
     │   ├── StoreOutOfSpaceError
@@ -203,6 +205,28 @@ class ContentionError(OperationError):
         super().__init__(
             f"{resource} was changed by others {attempts} times while this call tried: nothing was changed, try again",
             retry_after=timedelta(milliseconds=100),
+        )
+
+
+class OverloadedError(OperationError):
+    """The service has as many calls in flight as it takes on."""
+
+    def __init__(self, limit: int, retry_after: timedelta) -> None:
+        super().__init__(
+            f"the service is busy with {limit} calls, as many as it takes on at once: nothing was changed, try again",
+            metadata={"limit": str(limit)},
+            retry_after=retry_after,
+        )
+
+
+class TooManyWatchesError(OperationError):
+    """The service has as many watches as it takes on."""
+
+    def __init__(self, limit: int, retry_after: timedelta) -> None:
+        super().__init__(
+            f"the service has {limit} watches, as many as it takes on: end some, or watch another replica",
+            metadata={"limit": str(limit)},
+            retry_after=retry_after,
         )
 
 

@@ -17,10 +17,14 @@ from operation_service.errors import (
 from operation_service.etcd_store import Attempt, Committed, EtcdStore
 from operation_service.model import Command, Resource, Snapshot, View
 from operation_service.policy import Change, Decision, Moment, decide
+from operation_service.workers import Workers
 
 _ATTEMPTS = 10
 _BELIEFS = 10_000
 """About 2 KiB each at the most common sizes; what falls out costs one more read."""
+
+_WORKERS = 32
+"""Calls that etcd is asked for at once: twice as many as it takes to keep one event loop busy."""
 
 
 class Operations:
@@ -36,6 +40,7 @@ class Operations:
         self._clock = clock
         self._beliefs: OrderedDict[Resource, Snapshot] = OrderedDict()
         self._turns: dict[Resource, _Turn] = {}
+        self._workers = Workers(_WORKERS)
 
     async def get(self, resource: Resource, deadline: Deadline) -> View:
         """Read the current operation of a resource.
@@ -44,8 +49,9 @@ class Operations:
             NotFoundError: It has none.
             StoreError: etcd cannot answer.
         """
-        snapshot = await self._store.read(resource, "", deadline)
-        return await self._view(resource, snapshot, deadline)
+        async with self._workers.one(deadline):
+            snapshot = await self._store.read(resource, "", deadline)
+            return await self._view(resource, snapshot, deadline)
 
     async def change(self, command: Command, deadline: Deadline) -> View:
         """Carry out a command.
@@ -59,7 +65,8 @@ class Operations:
             ContentionError: Others were faster, again and again. Nothing was changed.
             StoreError: etcd cannot do it. Of these only StoreUnavailableError can be ambiguous, and says so.
         """
-        async with self._turn(command.resource, deadline):
+        # In this order: those who wait for one resource must not keep the workers from the others.
+        async with self._turn(command.resource, deadline), self._workers.one(deadline):
             return await self._change(command, deadline)
 
     async def _change(self, command: Command, deadline: Deadline) -> View:

@@ -14,7 +14,9 @@ from grpc_health.v1 import health_pb2
 
 from n0stack.operation.v1alpha import operation_service_pb2 as pb
 from operation_service import wire
+from operation_service.admission import Admission
 from operation_service.clock import Clock, SystemClock
+from operation_service.delivery import Delivery
 from operation_service.descriptor_sets import load
 from operation_service.embedded_etcd import EmbeddedEtcd, find_etcd_binary
 from operation_service.etcd_client import EtcdClient
@@ -43,6 +45,11 @@ _NOTICE_SECONDS = 0.5
 _GRACE_SECONDS = 10.0
 """As long as the longest call without a deadline of its own may take."""
 
+_LAST_SECONDS = 1.0
+"""For what is on its way when the last call has done its part."""
+
+_MAX_PENDING = 8_000
+
 _OPTIONS = (
     # Otherwise a second service would bind the same port without a word, and get half of the calls.
     ("grpc.so_reuseport", 0),
@@ -50,8 +57,14 @@ _OPTIONS = (
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
     # Callers that have gone without a word are found, and their watches ended.
-    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 20_000),
+    # gRPC's own default. The greatest request has 270 KiB; up to here the field that is too large is named.
+    ("grpc.max_receive_message_length", 4 * 1024 * 1024),
+    # Calls that have come and were not yet looked at, of about 16 KiB each. gRPC itself ends what is beyond it, with
+    # CANCELLED; from the default, 1,000, on it would do so at random.
+    ("grpc.server.max_pending_requests", _MAX_PENDING),
+    ("grpc.server.max_pending_requests_hard_limit", _MAX_PENDING),
 )
 
 
@@ -130,19 +143,25 @@ async def running(
         expiry = Expiry(etcd, keys, times)
         hub = WatchHub(etcd, keys, store, times, expiry=expiry, on_record_gone=janitor.record_gone)
         watching = Watching(etcd, keys, store, listing, hub)
-        servicer = OperationServicer(Operations(store, clock), listing, watching, settings.max_lock_seconds)
+        admission, delivery = Admission(settings.max_calls_in_flight, settings.max_watches), Delivery()
+        operations = Operations(store, clock)
+        servicer = OperationServicer(operations, listing, watching, delivery, settings.max_lock_seconds)
         health = Health()
         monitor = HealthMonitor(etcd, health, ("", _SERVICE.full_name))
-        server.add_generic_rpc_handlers((wire.handlers(_SERVICE, servicer), wire.handlers(_HEALTH, health)))
+        methods = wire.handlers(_SERVICE, servicer, delivery, admission)
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE.full_name, methods),))
+        # Registered methods have a queue of their own: who asks for the health does not wait behind a flood of calls.
+        cast("Any", server).add_registered_method_handlers(_HEALTH.full_name, wire.handlers(_HEALTH, health, delivery))
         add_reflection(server, index, (_SERVICE.full_name, _HEALTH.full_name))
 
         await monitor.ask()
         for work in (etcd.feel_pulses, monitor.run, hub.run, expiry.run, janitor.run):
             stack.push_async_callback(_cancel, asyncio.create_task(_for_ever(work)))
         await server.start()
-        stack.push_async_callback(server.stop, _GRACE_SECONDS)
+        stack.push_async_callback(_stop, server, admission)
         # Watches hold a stop for all of its grace, unless they are ended first.
         stack.callback(health.stop)
+        stack.callback(delivery.stop)
         stack.callback(watching.stop)
         yield Service(address, tuple(endpoints), health, watching)
 
@@ -182,6 +201,16 @@ def _bind(server: grpc.aio.Server, listen: str) -> str:
         raise SettingsError(
             f"--listen: cannot listen on {listen}: the port is in use, or the host is not this machine's"
         ) from error
+
+
+async def _stop(server: grpc.aio.Server, admission: Admission) -> None:
+    """Let calls in flight finish; but callers that do not read what they are told hold the stop no longer than that."""
+    stopping = asyncio.create_task(server.stop(_GRACE_SECONDS))
+    idle = asyncio.create_task(admission.emptied())
+    await asyncio.wait({stopping, idle}, return_when=asyncio.FIRST_COMPLETED)
+    idle.cancel()
+    await server.stop(_LAST_SECONDS)
+    await stopping
 
 
 async def _for_ever(work: Callable[[], Awaitable[None]]) -> None:

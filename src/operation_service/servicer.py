@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-from collections.abc import AsyncGenerator
 from dataclasses import replace
 from typing import Any
 from urllib.parse import unquote
@@ -14,12 +13,14 @@ from n0stack.operation.v1alpha.operation_service_pb2_grpc import OperationServic
 from n0stack.protobuf.operation_pb2 import Operation, ProposeOperationRequest
 from operation_service import render
 from operation_service.clock import Deadline
-from operation_service.errors import CorruptRecordError
+from operation_service.delivery import Delivery, NotReadError
+from operation_service.errors import CorruptRecordError, WatcherTooSlowError
 from operation_service.listing import Listing, OperationsQuery
 from operation_service.model import Append, Caller, Cancel, Command, Complete, Create, Propose, State, View
 from operation_service.operations import Operations
 from operation_service.validation import FENCING_TOKEN_METADATA, Validator
 from operation_service.watching import Watching, WatchQuery
+from operation_service.workers import Workers
 
 _log = logging.getLogger(__name__)
 
@@ -29,6 +30,12 @@ _DEFAULT_SECONDS = 10.0
 """For callers that set no deadline: no call may hang (CONTRACT section 5)."""
 _MARGIN_SECONDS = 0.25
 """Kept of the caller's time, up to a fifth of it, so that an answer about etcd's silence still arrives."""
+
+_PAGES_AT_ONCE = 8
+"""A page may be 3 MiB, and takes several times that while it is read."""
+_PATIENCE_SECONDS = 30.0
+"""How long a watch waits for its caller to read: a caller that collects garbage, or is stopped by a debugger for a
+moment, is waited for."""
 
 _STATES: dict[int, State] = {number: state for state, number in render.STATES.items()}
 
@@ -40,13 +47,18 @@ class OperationServicer(OperationServiceServicer):
         operations: Changes, and the read of one.
         listing: Reads of many.
         watching: Watches.
+        delivery: Writes what watches tell.
         max_lock_seconds: The greatest lock_for_seconds.
     """
 
-    def __init__(self, operations: Operations, listing: Listing, watching: Watching, max_lock_seconds: int) -> None:
+    def __init__(
+        self, operations: Operations, listing: Listing, watching: Watching, delivery: Delivery, max_lock_seconds: int
+    ) -> None:
         self._operations = operations
         self._listing = listing
         self._watching = watching
+        self._delivery = delivery
+        self._pages = Workers(_PAGES_AT_ONCE)
         self._max_lock_seconds = max_lock_seconds
 
     async def CreateOperation(self, request: pb.CreateOperationRequest, context: Context) -> Operation:
@@ -132,9 +144,11 @@ class OperationServicer(OperationServiceServicer):
         page_size = check.page_size(request.page_size)
         check.finish()
         query = OperationsQuery(request.project, request.name_prefix, states)
-        views, token = await self._listing.operations(query, page_size, request.page_token, _deadline(context))
-        records = (record for view in views if (record := _readable(view)) is not None)
-        return pb.ListOperationsResponse(operations=records, next_page_token=token)
+        deadline = _deadline(context)
+        async with self._pages.one(deadline):
+            views, token = await self._listing.operations(query, page_size, request.page_token, deadline)
+            records = (record for view in views if (record := _readable(view)) is not None)
+            return pb.ListOperationsResponse(operations=records, next_page_token=token)
 
     async def ListOperationLogs(
         self, request: pb.ListOperationLogsRequest, context: Context
@@ -144,13 +158,16 @@ class OperationServicer(OperationServiceServicer):
         resource = check.resource(request.project, request.name)
         page_size = check.page_size(request.page_size)
         check.finish()
-        logs, token = await self._listing.logs(resource, page_size, request.page_token, _deadline(context))
+        deadline = _deadline(context)
+        async with self._pages.one(deadline):
+            logs, token = await self._listing.logs(resource, page_size, request.page_token, deadline)
         return pb.ListOperationLogsResponse(logs=map(render.log_line, logs), next_page_token=token)
 
-    async def WatchOperations(
+    # The base class knows only generators, which cannot give up on a caller that does not read.
+    async def WatchOperations(  # type: ignore[override]
         self, request: pb.WatchOperationsRequest, context: Context
-    ) -> AsyncGenerator[pb.WatchOperationsResponse, None]:
-        """Tell of changes until the caller ends the call."""
+    ) -> None:
+        """Tell of changes until the caller ends the call, or does not read any more."""
         check = Validator()
         check.filter(request.project, request.name_prefix)
         check.start_revision(request.start_revision)
@@ -162,9 +179,14 @@ class OperationServicer(OperationServiceServicer):
         async with contextlib.aclosing(self._watching.watch(query, current)) as watch:
             async for told in watch:
                 if (operation := _readable(told.view)) is not None:
-                    yield pb.WatchOperationsResponse(
+                    response = pb.WatchOperationsResponse(
                         event=render.EVENTS[told.event], operation=operation, revision=told.revision
                     )
+                    try:
+                        await self._delivery.write(context, response, _PATIENCE_SECONDS)
+                    except NotReadError as error:
+                        # Whoever reads this has read, before it, what was not read in time.
+                        raise WatcherTooSlowError(told.revision + 1) from error
 
     async def _change(self, command: Command, context: Context) -> Operation:
         view = await self._operations.change(command, _deadline(context))

@@ -10,6 +10,8 @@ from pathlib import Path
 _MAX_PORT = 65_535
 _MAX_SECONDS = 10 * 365 * 86_400
 """Ten years; etcd's own limit for a lease is far beyond, and what is meant as a day should not be one."""
+_MAX_COUNT = 100_000
+"""Far beyond what one process serves; what is meant as a limit should be one."""
 _PORT = re.compile(r"[0-9]{1,5}")
 _HOST = re.compile(r"[A-Za-z0-9._-]{1,253}")
 _PREFIX = re.compile(r"[!-~]{1,200}")
@@ -47,6 +49,8 @@ class Settings:
         descriptor_sets: Files with the message types that reflection serves besides its own.
         max_lock_seconds: The greatest lock_for_seconds.
         retention_seconds: How long what is over is kept.
+        max_calls_in_flight: How many calls are taken on at once, watches apart.
+        max_watches: How many watches are.
 
     Raises:
         SettingsError: One of them is wrong.
@@ -60,6 +64,8 @@ class Settings:
     descriptor_sets: tuple[Path, ...] = ()
     max_lock_seconds: int = 86_400
     retention_seconds: int = 604_800
+    max_calls_in_flight: int = 256
+    max_watches: int = 2_000
 
     def __post_init__(self) -> None:
         _check_listen(self.listen)
@@ -77,6 +83,12 @@ class Settings:
         ):
             if not 1 <= seconds <= _MAX_SECONDS:
                 raise SettingsError(f"{flag} must be 1 to {_MAX_SECONDS}")
+        for flag, count in (
+            ("--max-calls-in-flight", self.max_calls_in_flight),
+            ("--max-watches", self.max_watches),
+        ):
+            if not 1 <= count <= _MAX_COUNT:
+                raise SettingsError(f"{flag} must be 1 to {_MAX_COUNT}")
 
 
 def parse_endpoints(text: str) -> tuple[str, ...]:

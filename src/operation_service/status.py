@@ -30,6 +30,8 @@ TABLE: dict[type[OperationError], tuple[grpc.StatusCode, str]] = {
     errors.AlreadyExistsError: (Code.ALREADY_EXISTS, "ALREADY_EXISTS"),
     errors.FencingTokenMismatchError: (Code.FAILED_PRECONDITION, "FENCING_TOKEN_MISMATCH"),
     errors.ContentionError: (Code.ABORTED, "CONTENTION"),
+    errors.OverloadedError: (Code.RESOURCE_EXHAUSTED, "OVERLOADED"),
+    errors.TooManyWatchesError: (Code.RESOURCE_EXHAUSTED, "TOO_MANY_WATCHES"),
     errors.StoreUnavailableError: (Code.UNAVAILABLE, "ETCD_UNAVAILABLE"),
     errors.StoreOutOfSpaceError: (Code.RESOURCE_EXHAUSTED, "ETCD_OUT_OF_SPACE"),
     errors.RevisionCompactedError: (Code.OUT_OF_RANGE, "REVISION_COMPACTED"),

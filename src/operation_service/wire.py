@@ -2,12 +2,15 @@
 
 The generated registration parses requests where nobody can catch a failure: gRPC answers wrong UTF-8 with INTERNAL and
 writes a traceback. Here a request that cannot be parsed reaches the method's wrapper as what is wrong with it.
+
+All of the service's own methods are bound as if requests and answers were streams: so a call passes its gate before its
+request is read, and counts until its answer is on its way. On the wire that is the same.
 """
 
+import asyncio
 import contextlib
-import inspect
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
@@ -17,6 +20,8 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.unknown_fields import UnknownFieldSet
 
+from operation_service.admission import Admission, FullError, Gate
+from operation_service.delivery import CallerGoneError, Delivery, NotReadError
 from operation_service.errors import InvalidRequestError, OperationError, UnforeseenError, Violation
 from operation_service.status import to_status
 
@@ -24,32 +29,72 @@ _log = logging.getLogger(__name__)
 
 _LENGTH_DELIMITED = 2
 
+_REQUEST_SECONDS = 10.0
+"""For a request to arrive, 270 KiB at most, once its call has."""
+_ANSWER_SECONDS = 5.0
+"""For an answer to be read, before the call gives up its place."""
+
 Context = grpc.aio.ServicerContext[Message, Message]
 Request = Message | InvalidRequestError
+Guarded = Callable[[Request, Context], Awaitable[Message | None]]
 
 
-def handlers(service: ServiceDescriptor, servicer: object) -> grpc.GenericRpcHandler:
-    """Return the handlers of a service.
+def handlers(
+    service: ServiceDescriptor, servicer: object, delivery: Delivery, admission: Admission | None = None
+) -> "dict[str, grpc.RpcMethodHandler[Any, Any]]":
+    """Return the handlers of a service, by the names of its rpcs.
 
     Args:
         service: The service's descriptor.
-        servicer: Has an async method, or an async generator, by the name of each rpc.
+        servicer: Has an async method by the name of each rpc, which writes by itself if it answers with a stream.
+        delivery: Writes.
+        admission: Says how many calls may be served at once. None: any number.
     """
-    methods = {method.name: _handler(method, getattr(servicer, method.name)) for method in service.methods}
-    return grpc.method_handlers_generic_handler(service.full_name, methods)
+    return {
+        method.name: _handler(method, getattr(servicer, method.name), delivery, admission) for method in service.methods
+    }
 
 
-def _handler(method: MethodDescriptor, behavior: Callable[..., Any]) -> "grpc.RpcMethodHandler[Any, Any]":
-    deserializer = _parser(GetMessageClass(method.input_type))
-    serializer = GetMessageClass(method.output_type).SerializeToString
-    if method.server_streaming:
-        guard = _guarded_stream if inspect.isasyncgenfunction(behavior) else _guarded
-        return grpc.unary_stream_rpc_method_handler(
-            guard(behavior), request_deserializer=deserializer, response_serializer=serializer
-        )
-    return grpc.unary_unary_rpc_method_handler(
-        _guarded(behavior), request_deserializer=deserializer, response_serializer=serializer
+def _handler(
+    method: MethodDescriptor, behavior: Callable[..., Any], delivery: Delivery, admission: Admission | None
+) -> "grpc.RpcMethodHandler[Any, Any]":
+    is_stream = method.server_streaming
+    guarded = _guarded(behavior, delivery, None if is_stream else _ANSWER_SECONDS)
+    kind: Any = grpc.unary_stream_rpc_method_handler if is_stream else grpc.unary_unary_rpc_method_handler
+    if admission is not None:
+        guarded = _admitted(guarded, delivery, admission.watches if is_stream else admission.calls)
+        kind = grpc.stream_stream_rpc_method_handler
+    handler: grpc.RpcMethodHandler[Any, Any] = kind(
+        guarded,
+        request_deserializer=_parser(GetMessageClass(method.input_type)),
+        response_serializer=GetMessageClass(method.output_type).SerializeToString,
     )
+    return handler
+
+
+def _admitted(guarded: Guarded, delivery: Delivery, gate: Gate) -> Callable[..., Awaitable[None]]:
+    async def call(_requests: object, context: Context) -> None:
+        try:
+            with gate.place(), contextlib.suppress(NotReadError, CallerGoneError):
+                answer = await guarded(await _request(context), context)
+                if answer is not None:
+                    await delivery.write(context, answer, _ANSWER_SECONDS)
+        except FullError as full:
+            await context.abort_with_status(full.status)
+
+    return call
+
+
+async def _request(context: Context) -> Request:
+    try:
+        async with asyncio.timeout(_REQUEST_SECONDS):
+            request: Any = await context.read()
+    except TimeoutError:
+        return InvalidRequestError([Violation("", f"the request did not arrive within {_REQUEST_SECONDS:.0f} s")])
+    if request is grpc.aio.EOF:
+        return InvalidRequestError([Violation("", "there is no request")])
+    parsed: Request = request
+    return parsed
 
 
 def _parser(request_class: type[Message]) -> Callable[[bytes], Request]:
@@ -98,42 +143,25 @@ def _is_parsable(field: Any, data: bytes) -> bool:  # noqa: ANN401, the stubs kn
     return True
 
 
-def _guarded(behavior: Callable[..., Awaitable[Message]]) -> Callable[..., Awaitable[Message]]:
-    async def call(request: Request, context: Context) -> Message:
-        async with _errors_told(request, context):
+def _guarded(behavior: Callable[..., Awaitable[Message | None]], delivery: Delivery, patience: float | None) -> Guarded:
+    """Tell errors as section 5 of the contract says; wait for so many seconds until they are read."""
+
+    async def call(request: Request, context: Context) -> Message | None:
+        try:
+            if isinstance(request, InvalidRequestError):
+                raise request  # noqa: TRY301, the one place where errors are told
             return await behavior(request, context)
-        raise AssertionError
+        except OperationError as error:
+            await delivery.abort(context, _status(error, request), patience)
+        except (grpc.aio.AbortError, CallerGoneError):
+            raise
+        except Exception:  # noqa: BLE001, the last resort, which logs and tells
+            _log.exception("a call failed in a way that nobody has foreseen")
+            await delivery.abort(context, _status(UnforeseenError(), request), patience)
+        return None
 
     return call
 
 
-def _guarded_stream(
-    behavior: Callable[..., AsyncGenerator[Message, None]],
-) -> Callable[..., AsyncGenerator[Message, None]]:
-    async def call(request: Request, context: Context) -> AsyncGenerator[Message, None]:
-        # Closed here and now when the caller goes away, not when the garbage collector comes by.
-        async with _errors_told(request, context), contextlib.aclosing(behavior(request, context)) as responses:
-            async for response in responses:
-                yield response
-
-    return call
-
-
-@contextlib.asynccontextmanager
-async def _errors_told(request: Request, context: Context) -> AsyncIterator[None]:
-    try:
-        if isinstance(request, InvalidRequestError):
-            raise request  # noqa: TRY301, the one place where errors are told
-        yield
-    except OperationError as error:
-        await _abort(context, error, request)
-    except grpc.aio.AbortError:
-        raise
-    except Exception:  # noqa: BLE001, the last resort, which logs and tells
-        _log.exception("a call failed in a way that nobody has foreseen")
-        await _abort(context, UnforeseenError(), request)
-
-
-async def _abort(context: Context, error: OperationError, request: Request) -> None:
-    project, name = getattr(request, "project", ""), getattr(request, "name", "")
-    await context.abort_with_status(to_status(error, project=project, name=name))
+def _status(error: OperationError, request: Request) -> grpc.Status:
+    return to_status(error, project=getattr(request, "project", ""), name=getattr(request, "name", ""))

@@ -77,6 +77,10 @@ WRONG_VALUES = [
     ("--max-lock-seconds", "99999999999"),
     ("--retention-seconds", "0"),
     ("--retention-seconds", "a week"),
+    ("--max-calls-in-flight", "0"),
+    ("--max-calls-in-flight", "many"),
+    ("--max-watches", "0"),
+    ("--max-watches", "100001"),
 ]
 
 

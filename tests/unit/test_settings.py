@@ -27,6 +27,7 @@ def test_the_defaults_are_the_contracts() -> None:
     assert settings.key_prefix == "/n0stack/operation/"
     assert settings.descriptor_sets == ()
     assert (settings.max_lock_seconds, settings.retention_seconds) == (86_400, 604_800)
+    assert (settings.max_calls_in_flight, settings.max_watches) == (256, 2_000)
 
 
 def test_nothing_is_changed_afterwards() -> None:
@@ -185,6 +186,19 @@ def test_seconds_may_be_1_to_ten_years(flag: str, seconds: int) -> None:
 @pytest.mark.parametrize("seconds", [0, -1, TEN_YEARS + 1, 2**63])
 def test_any_other_seconds_are_refused(flag: str, seconds: int) -> None:
     refused(f"--{flag.replace('_', '-')}", **{flag: seconds})
+
+
+@pytest.mark.parametrize("flag", ["max_calls_in_flight", "max_watches"])
+@pytest.mark.parametrize("count", [1, 2, 100_000])
+def test_limits_may_be_1_to_100_000(flag: str, count: int) -> None:
+    settings: dict[str, Any] = {flag: count}
+    assert getattr(Settings(**settings), flag) == count
+
+
+@pytest.mark.parametrize("flag", ["max_calls_in_flight", "max_watches"])
+@pytest.mark.parametrize("count", [0, -1, 100_001])
+def test_any_other_limits_are_refused(flag: str, count: int) -> None:
+    refused(f"--{flag.replace('_', '-')}", **{flag: count})
 
 
 @pytest.mark.parametrize("state_home", ["/state", "/a/b"])

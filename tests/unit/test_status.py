@@ -15,6 +15,7 @@ from unit_support import RESOURCE, UNTIL, a_lock
 
 from n0stack.operation.v1alpha import operation_service_pb2 as pb
 from operation_service import errors, wire
+from operation_service.delivery import Delivery
 from operation_service.errors import OperationError, Violation
 from operation_service.model import Lock, Log, Resource, State
 from operation_service.status import TABLE, to_duration, to_status
@@ -49,6 +50,8 @@ def one_of_each(resource: Resource, lock: Lock, log: Log, key: str) -> dict[type
         errors.AlreadyExistsError(resource, State.OPERATOR_DEAD),
         errors.FencingTokenMismatchError(resource, 2**64 - 1, 2**63),
         errors.ContentionError(resource, 10),
+        errors.OverloadedError(256, SECOND),
+        errors.TooManyWatchesError(2_000, SECOND),
         errors.StoreUnavailableError("it did not answer in time", is_outcome_unknown=True),
         errors.StoreOutOfSpaceError(),
         errors.RevisionCompactedError(2**63 - 1),
@@ -78,6 +81,8 @@ TOLD = {
     errors.AlreadyExistsError: ("ALREADY_EXISTS", "ALREADY_EXISTS"),
     errors.FencingTokenMismatchError: ("FAILED_PRECONDITION", "FENCING_TOKEN_MISMATCH"),
     errors.ContentionError: ("ABORTED", "CONTENTION"),
+    errors.OverloadedError: ("RESOURCE_EXHAUSTED", "OVERLOADED"),
+    errors.TooManyWatchesError: ("RESOURCE_EXHAUSTED", "TOO_MANY_WATCHES"),
     errors.StoreUnavailableError: ("UNAVAILABLE", "ETCD_UNAVAILABLE"),
     errors.StoreOutOfSpaceError: ("RESOURCE_EXHAUSTED", "ETCD_OUT_OF_SPACE"),
     errors.RevisionCompactedError: ("OUT_OF_RANGE", "REVISION_COMPACTED"),
@@ -89,6 +94,8 @@ RETRY_SECONDS = {
     errors.CancelDisabledError: 39.5,
     errors.OperationCancelledError: 39.5,
     errors.ContentionError: 0.1,
+    errors.OverloadedError: 1.0,
+    errors.TooManyWatchesError: 1.0,
     errors.StoreUnavailableError: 1.0,
     errors.WatcherTooSlowError: 1.0,
     errors.WatchInterruptedError: 1.0,
@@ -269,8 +276,7 @@ def deserialized(rpc: str, data: bytes) -> object:
     """What the service makes of the bytes of a request."""
     service = pb.DESCRIPTOR.services_by_name["OperationService"]
     servicer = SimpleNamespace(**dict.fromkeys((method.name for method in service.methods), lambda *_: None))
-    call = SimpleNamespace(method=f"/{service.full_name}/{rpc}", invocation_metadata=())
-    handler: Any = wire.handlers(service, servicer).service(call)
+    handler: Any = wire.handlers(service, servicer, Delivery())[rpc]
     return handler.request_deserializer(data)
 
 

@@ -213,6 +213,15 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """INTERNAL. A mistake in the service, which has logged it. Please report it. A change may or
     may not have been made.
     """
+    ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 21
+    """RESOURCE_EXHAUSTED. The service is busy with as many calls as it takes on at once.
+    Nothing was changed. Metadata: limit. Try again after the time of google.rpc.RetryInfo,
+    and later each further time.
+    """
+    ERROR_REASON_TOO_MANY_WATCHES: _ErrorReason.ValueType  # 22
+    """RESOURCE_EXHAUSTED. The service has as many watches as it takes on. Metadata: limit. End
+    some, or watch another replica.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason names why a call was refused: the reason of the google.rpc.ErrorInfo that
@@ -300,6 +309,15 @@ hand, or by a newer version of the service. Metadata: key.
 ERROR_REASON_UNFORESEEN: ErrorReason.ValueType  # 20
 """INTERNAL. A mistake in the service, which has logged it. Please report it. A change may or
 may not have been made.
+"""
+ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 21
+"""RESOURCE_EXHAUSTED. The service is busy with as many calls as it takes on at once.
+Nothing was changed. Metadata: limit. Try again after the time of google.rpc.RetryInfo,
+and later each further time.
+"""
+ERROR_REASON_TOO_MANY_WATCHES: ErrorReason.ValueType  # 22
+"""RESOURCE_EXHAUSTED. The service has as many watches as it takes on. Metadata: limit. End
+some, or watch another replica.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 

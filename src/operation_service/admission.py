@@ -1,0 +1,90 @@
+"""So many calls at once, and not one more: what is over the limit is refused before anything is done for it."""
+
+import asyncio
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import grpc
+
+from operation_service.errors import OverloadedError, TooManyWatchesError
+from operation_service.status import to_status
+
+_SOONEST = timedelta(seconds=0.5)
+_SPREAD = 16
+"""How many different delays are told, 0.125 s apart, lest all who were refused together come back together."""
+
+
+class FullError(Exception):
+    """There is no place left.
+
+    Attributes:
+        status: What to abort the call with. Made beforehand: under a flood, refusing is most of the work.
+    """
+
+    def __init__(self, status: grpc.Status) -> None:
+        super().__init__(status.details)
+        self.status = status
+
+
+class Gate:
+    """Counts what is inside.
+
+    Args:
+        limit: How many may be inside at once.
+        error: Tells those who may not, in seconds, when to come again.
+    """
+
+    def __init__(self, limit: int, error: type[OverloadedError | TooManyWatchesError]) -> None:
+        self._limit = limit
+        self._inside = 0
+        self._emptied = asyncio.Event()
+        self._emptied.set()
+        delays = (_SOONEST + timedelta(seconds=0.125) * step for step in range(_SPREAD))
+        self._refusals = itertools.cycle([to_status(error(limit, delay)) for delay in delays])
+
+    @property
+    def inside(self) -> int:
+        """How many are inside."""
+        return self._inside
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Take a place, for as long as the block runs.
+
+        Raises:
+            FullError: There is none.
+        """
+        if self._inside >= self._limit:
+            raise FullError(next(self._refusals))
+        self._inside += 1
+        self._emptied.clear()
+        try:
+            yield
+        finally:
+            self._inside -= 1
+            if not self._inside:
+                self._emptied.set()
+
+    async def emptied(self) -> None:
+        """Wait until nobody is inside."""
+        await self._emptied.wait()
+
+
+class Admission:
+    """The service's two gates.
+
+    Args:
+        max_calls: Calls that change or read something, at once.
+        max_watches: Watches at once, those included that have ended without their callers' reading of it.
+    """
+
+    def __init__(self, max_calls: int, max_watches: int) -> None:
+        self.calls = Gate(max_calls, OverloadedError)
+        self.watches = Gate(max_watches, TooManyWatchesError)
+
+    async def emptied(self) -> None:
+        """Wait until nobody is inside any more."""
+        await self.watches.emptied()
+        await self.calls.emptied()

@@ -1,0 +1,101 @@
+"""Hands answers to gRPC, and gives up on callers that do not read.
+
+A write waits until the caller's window has room for it. gRPC has no way to end such a call from here: what is on its
+way stays in its buffers until the caller reads it, or its connection ends. So giving up means to hold nothing else for
+that caller, and to have the error lie in its way behind what it has not read.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+from google.protobuf.message import Message
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+_MAX_BYTES = 64 * 1024 * 1024
+"""Python and gRPC hold each message up to three times while it is written."""
+_LAST_SECONDS = 1.0
+"""What a write may still take once the service stops."""
+
+
+class NotReadError(Exception):
+    """The caller has not read in time. The message is on its way all the same."""
+
+
+class CallerGoneError(Exception):
+    """The call is over: nobody is there to read."""
+
+
+class Delivery:
+    """All writes of the service.
+
+    Args:
+        max_bytes: How much may be on its way at once. Beyond it, whoever has been waited for longest is given up.
+    """
+
+    def __init__(self, max_bytes: int = _MAX_BYTES) -> None:
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._under_way: dict[asyncio.Timeout, int] = {}
+        self._is_stopping = False
+
+    @property
+    def bytes_under_way(self) -> int:
+        """How much is being written just now."""
+        return self._bytes
+
+    async def write(self, context: Context, message: Message, patience_seconds: float) -> None:
+        """Write a message, and wait until it is on its way.
+
+        Raises:
+            NotReadError: The caller has not read for so long, or what is held for all such callers had no more room.
+            CallerGoneError: The call is over.
+        """
+        async with self._bounded(message.ByteSize(), patience_seconds):
+            await context.write(message)
+
+    async def abort(self, context: Context, status: grpc.Status, patience_seconds: float | None) -> None:
+        """End a call with an error, and wait until that is on its way. Raises grpc's AbortError if it is.
+
+        Args:
+            context: The call's.
+            status: The error.
+            patience_seconds: How long to wait. None: for as long as it takes, unless the service stops.
+        """
+        with contextlib.suppress(NotReadError, CallerGoneError):
+            async with self._bounded(0, patience_seconds):
+                await context.abort_with_status(status)
+
+    def stop(self) -> None:
+        """Wait for none of them much longer: the service is stopping."""
+        self._is_stopping = True
+        until = asyncio.get_running_loop().time() + _LAST_SECONDS
+        for timeout in self._under_way:
+            timeout.reschedule(min(until, timeout.when() or until))
+
+    @contextlib.asynccontextmanager
+    async def _bounded(self, size: int, seconds: float | None) -> AsyncIterator[None]:
+        if self._is_stopping:
+            seconds = _LAST_SECONDS
+        try:
+            async with asyncio.timeout(seconds) as timeout:
+                self._under_way[timeout] = size
+                self._bytes += size
+                try:
+                    self._make_room()
+                    yield
+                finally:
+                    self._bytes -= self._under_way.pop(timeout, 0)
+        except TimeoutError as error:
+            raise NotReadError from error
+        except grpc.aio.InternalError as error:
+            raise CallerGoneError from error
+
+    def _make_room(self) -> None:
+        while self._bytes > self._max_bytes:
+            longest_waiting = next(iter(self._under_way))
+            self._bytes -= self._under_way.pop(longest_waiting)
+            longest_waiting.reschedule(asyncio.get_running_loop().time())
