@@ -18,7 +18,7 @@ from operation_service.clock import Clock, Deadline
 from operation_service.codec import decode_lock, decode_record, encode
 from operation_service.errors import RevisionCompactedError, StoreError, StoreUnavailableError
 from operation_service.etcd_client import EtcdClient, Lease, LeaseGoneError, RevisionGoneError
-from operation_service.keys import Keys
+from operation_service.keys import KeyRange, Keys
 from operation_service.leases import Leases
 from operation_service.lock_times import LockTimes
 from operation_service.model import Command, Record, Resource, Snapshot, View
@@ -90,6 +90,16 @@ class EtcdStore:
         """Return etcd's revision, no older than anything that was acknowledged before. Raises like `read`."""
         request = etcdrpc.RangeRequest(key=self._keys.watched.start, count_only=True)
         return (await self._etcd.range(request, deadline)).header.revision
+
+    async def count(self, keys: KeyRange, revision: int, deadline: Deadline) -> int:
+        """Return how many keys there were in a range at a revision.
+
+        Raises:
+            RevisionGoneError: It is compacted.
+            StoreUnavailableError: etcd could not be reached before the deadline.
+        """
+        ask = etcdrpc.RangeRequest(key=keys.start, range_end=keys.end, count_only=True, revision=revision)
+        return (await self._etcd.range(ask, deadline)).count
 
     async def snapshots(self, resources: Sequence[Resource], revision: int, deadline: Deadline) -> list[Snapshot]:
         """Read what was known of up to 60 resources at a revision.

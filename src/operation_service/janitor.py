@@ -28,6 +28,8 @@ _log = logging.getLogger(__name__)
 _SECONDS = 10.0
 _SWEEP_SECONDS = 3600.0
 _KEYS_AT_ONCE = 1_000
+_TODO = 100_000
+"""About 30 MiB. More is left to the next sweep."""
 
 
 class Janitor:
@@ -53,7 +55,8 @@ class Janitor:
         self._note(resource, operation_id)
 
     def _note(self, resource: Resource, operation_id: str) -> None:
-        self._todo[resource, operation_id] = None
+        if len(self._todo) < _TODO:
+            self._todo[resource, operation_id] = None
         self._news.set()
 
     async def run(self) -> None:

@@ -3,9 +3,9 @@
 import asyncio
 import contextlib
 import uuid
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator
 
+from operation_service.beliefs import Beliefs
 from operation_service.clock import Clock, Deadline
 from operation_service.errors import (
     ContentionError,
@@ -20,8 +20,6 @@ from operation_service.policy import Change, Decision, Moment, decide
 from operation_service.workers import Workers
 
 _ATTEMPTS = 10
-_BELIEFS = 10_000
-"""About 2 KiB each at the most common sizes; what falls out costs one more read."""
 
 _WORKERS = 32
 """Calls that etcd is asked for at once: twice as many as it takes to keep one event loop busy."""
@@ -38,7 +36,7 @@ class Operations:
     def __init__(self, store: EtcdStore, clock: Clock) -> None:
         self._store = store
         self._clock = clock
-        self._beliefs: OrderedDict[Resource, Snapshot] = OrderedDict()
+        self._beliefs = Beliefs()
         self._turns: dict[Resource, _Turn] = {}
         self._workers = Workers(_WORKERS)
 
@@ -87,7 +85,7 @@ class Operations:
             try:
                 outcome = await self._store.commit(Attempt(command, snapshot, decision), deadline)
             except StoreError as error:
-                self._beliefs.pop(resource, None)
+                self._beliefs.forget(resource)
                 if not error.is_outcome_unknown and not unclear:
                     raise
                 # Should the change still be under way, and be made after it was looked for here, the next commit runs
@@ -97,7 +95,7 @@ class Operations:
                     snapshot = await self._store.read(resource, token, deadline)
                 continue
             if isinstance(outcome, Committed):
-                self._believe(resource, outcome.snapshot)
+                self._beliefs.keep(resource, outcome.snapshot)
                 return outcome.view
             snapshot = outcome
         if unclear:
@@ -120,12 +118,6 @@ class Operations:
         if snapshot.record is None:
             raise NotFoundError(resource)
         return await self._store.view(resource, snapshot, snapshot.record, deadline)
-
-    def _believe(self, resource: Resource, snapshot: Snapshot) -> None:
-        self._beliefs[resource] = snapshot
-        self._beliefs.move_to_end(resource)
-        if len(self._beliefs) > _BELIEFS:
-            self._beliefs.popitem(last=False)
 
     @contextlib.asynccontextmanager
     async def _turn(self, resource: Resource, deadline: Deadline) -> AsyncIterator[None]:

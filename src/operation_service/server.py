@@ -28,6 +28,7 @@ from operation_service.keys import Keys
 from operation_service.leases import Leases
 from operation_service.listing import Listing
 from operation_service.lock_times import LockTimes
+from operation_service.open_files import max_connections
 from operation_service.operations import Operations
 from operation_service.reflection import add_reflection
 from operation_service.servicer import OperationServicer
@@ -127,7 +128,8 @@ async def running(
         DescriptorSetError: A descriptor set cannot be used.
     """
     index = load(settings.descriptor_sets)
-    server = grpc.aio.server(options=_OPTIONS)
+    options = (*_OPTIONS, ("grpc.max_allowed_incoming_connections", max_connections()))
+    server = grpc.aio.server(options=options)
     address = _bind(server, settings.listen)
     async with contextlib.AsyncExitStack() as stack:
         endpoints = etcd_endpoints or settings.etcd_endpoints or (await _embedded_etcd(settings, stack),)

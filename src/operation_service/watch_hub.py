@@ -14,6 +14,7 @@ from itertools import islice
 
 from etcd3.etcdrpc.kv_pb2 import Event as EtcdEvent
 
+from operation_service import weights
 from operation_service.changes import Occurrence, occurrences
 from operation_service.clock import Deadline
 from operation_service.codec import decode_lock
@@ -35,8 +36,11 @@ from operation_service.model import Event, Resource, View
 _log = logging.getLogger(__name__)
 
 _BUFFERED = 10_000
+_BUFFERED_BYTES = 32 * 1024 * 1024
+"""A record may be 70 KiB (an error of 64 KiB, a log of 4 KiB); usual ones leave room for twice as many."""
 _VIEWS_KEPT = 200
-"""A view may be 660 KiB (a request of 256 KiB, 100 logs of 4 KiB); for a late listener an older one is read again."""
+_VIEWS_BYTES = 32 * 1024 * 1024
+"""A view may be 730 KiB (a request of 256 KiB, 100 logs of 4 KiB); for a late listener an older one is read again."""
 _READS_AT_ONCE = 32
 _READ_SECONDS = 10.0
 _BLIND_SECONDS = 10.0
@@ -48,11 +52,12 @@ _AT_ONCE = 100
 class Entry:
     """One change in the buffer, with what is told of it, read when the first listener needs it."""
 
-    __slots__ = ("_view", "occurrence", "position")
+    __slots__ = ("_view", "occurrence", "position", "size")
 
     def __init__(self, occurrence: Occurrence, position: int) -> None:
         self.occurrence = occurrence
         self.position = position
+        self.size = weights.of_record(occurrence.record)
         self._view: asyncio.Future[View] | None = None
 
     def view(self, read: Callable[[Occurrence], Awaitable[View]]) -> asyncio.Future[View]:
@@ -110,6 +115,9 @@ class WatchHub:
         self._expiry = expiry
         self._on_record_gone = on_record_gone
         self._buffer: deque[Entry] = deque()
+        self._buffer_bytes = 0
+        self._viewed: deque[tuple[Entry, int]] = deque()
+        self._viewed_bytes = 0
         self._end = 0
         self._epoch = 0
         self._complete_from: int | None = None
@@ -180,7 +188,7 @@ class WatchHub:
         """
         if entry.position < self._end - _VIEWS_KEPT:
             return await self._read(entry.occurrence)
-        return await asyncio.shield(entry.view(self._read))
+        return await asyncio.shield(entry.view(self._read_and_keep(entry)))
 
     async def _next(self, place: "_Place") -> list[Entry]:
         """Return some entries from a place on, once there are any."""
@@ -209,6 +217,7 @@ class WatchHub:
         """Begin, or begin anew with a gap behind: whoever listened across it has to be told."""
         self._epoch += 1
         self._buffer.clear()
+        self._buffer_bytes = 0
         self._complete_from = revision
         self._wake()
 
@@ -223,11 +232,13 @@ class WatchHub:
             self._end += 1
             self._buffer.append(entry)
             if self._listeners:
-                entry.view(self._read)
-            if len(self._buffer) > _VIEWS_KEPT:
-                self._buffer[-_VIEWS_KEPT - 1].forget_view()
-            if len(self._buffer) > _BUFFERED:
-                self._complete_from = self._buffer.popleft().occurrence.revision + 1
+                entry.view(self._read_and_keep(entry))
+            self._buffer_bytes += entry.size
+            while len(self._buffer) > _BUFFERED or self._buffer_bytes > _BUFFERED_BYTES:
+                oldest = self._buffer.popleft()
+                self._buffer_bytes -= oldest.size
+                self._complete_from = oldest.occurrence.revision + 1
+        self._forget_views()
         self._wake()
 
     def _note(self, batch: Batch) -> None:
@@ -251,3 +262,22 @@ class WatchHub:
     async def _read(self, occurrence: Occurrence) -> View:
         async with self._reading:
             return await self._store.view_after(occurrence, Deadline(_READ_SECONDS))
+
+    def _read_and_keep(self, entry: Entry) -> Callable[[Occurrence], Awaitable[View]]:
+        async def read(occurrence: Occurrence) -> View:
+            view = await self._read(occurrence)
+            size = weights.of_view(view)
+            self._viewed.append((entry, size))
+            self._viewed_bytes += size
+            self._forget_views()
+            return view
+
+        return read
+
+    def _forget_views(self) -> None:
+        while self._viewed and (
+            self._viewed_bytes > _VIEWS_BYTES or self._viewed[0][0].position < self._end - _VIEWS_KEPT
+        ):
+            entry, size = self._viewed.popleft()
+            self._viewed_bytes -= size
+            entry.forget_view()

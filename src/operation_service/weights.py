@@ -1,0 +1,26 @@
+"""About how much memory things take, for those who keep some and have to know when it is enough. Pure."""
+
+from operation_service.model import Failure, Record, View
+
+_RECORD = 1_500
+"""What a record takes, with its lock and what is kept beside it, at common lengths."""
+_LOG = 250
+_VIEW = 500
+
+
+def of_record(record: Record | None) -> int:
+    """Return about how many bytes a record takes in memory."""
+    if record is None:
+        return _RECORD
+    log = len(record.last_log.message) if record.last_log else 0
+    return _RECORD + log + _of_failure(record.failure)
+
+
+def of_view(view: View) -> int:
+    """Return about how many bytes a view takes in memory."""
+    logs = sum(len(log.message) + _LOG for log in view.logs)
+    return _VIEW + of_record(view.record) + len(view.request or b"") + logs
+
+
+def _of_failure(failure: Failure | None) -> int:
+    return len(failure.message) + sum(map(len, failure.details)) if failure else 0
