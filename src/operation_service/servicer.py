@@ -185,6 +185,7 @@ class OperationServicer(OperationServiceServicer):
                     try:
                         await self._delivery.write(context, response, _PATIENCE_SECONDS)
                     except NotReadError as error:
+                        _log.warning("a watch of %s is given up: it is not read", _network_address(context.peer()))
                         # Whoever reads this has read, before it, what was not read in time.
                         raise WatcherTooSlowError(told.revision + 1) from error
 

@@ -1,0 +1,198 @@
+"""Bounds: what is over them is refused at once and changes nothing, and who does not read harms nobody else."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
+from support import Peer, Refusal, connected, event_name, refusal_of, refused
+from waiting import soon
+
+from operation_service.server import running
+from operation_service.settings import Settings
+
+SERVICE = "n0stack.operation.v1alpha.OperationService"
+
+
+class Occupied:
+    """A call that has a place, and whose request is still to come."""
+
+    def __init__(self, peer: Peer) -> None:
+        self._end = asyncio.Event()
+        get: Any = peer.channel.stream_unary(f"/{SERVICE}/GetOperation")
+        self.call = get(self._nothing(), timeout=30)
+
+    async def _nothing(self) -> AsyncIterator[bytes]:
+        await self._end.wait()
+        return
+        yield b""
+
+    def leave(self) -> None:
+        self.call.cancel()
+        self._end.set()
+
+
+async def is_full(peer: Peer) -> bool:
+    """Whether there is no place left for a call."""
+    try:
+        await peer.get("nothing")
+    except grpc.aio.AioRpcError as error:
+        return refusal_of(error).reason == "OVERLOADED"
+    raise AssertionError
+
+
+@pytest.fixture
+async def full(etcd: str, settings: Settings) -> AsyncIterator[tuple[Peer, Occupied]]:
+    """A peer of a service that has one place, and the call that has it."""
+    async with running(replace(settings, max_calls_in_flight=1), [etcd]) as service, connected(service.address) as peer:
+        occupied = Occupied(peer)
+        assert await soon(lambda: is_full(peer))
+        yield peer, occupied
+        occupied.leave()
+
+
+async def test_a_call_over_the_limit_is_refused_at_once_and_changes_nothing(full: tuple[Peer, Occupied]) -> None:
+    peer, occupied = full
+    refusals = [
+        await refused(call)
+        for call in (peer.propose(), peer.create(), peer.append(), peer.complete(), peer.cancel(), peer.list())
+    ]
+    for refusal in refusals:
+        assert refusal.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert (refusal.reason, refusal.metadata) == ("OVERLOADED", {"limit": "1"})
+        assert refusal.retry_seconds is not None
+        assert refusal.retry_seconds >= 0.5
+    occupied.leave()
+    assert await soon(lambda: is_not_full(peer))
+    assert not (await peer.list()).operations
+
+
+async def is_not_full(peer: Peer) -> bool:
+    return not await is_full(peer)
+
+
+async def test_health_and_reflection_are_answered_while_it_is_full(full: tuple[Peer, Occupied]) -> None:
+    peer, _ = full
+    check: Any = peer.channel.unary_unary(
+        "/grpc.health.v1.Health/Check",
+        request_serializer=HealthCheckRequest.SerializeToString,
+        response_deserializer=HealthCheckResponse.FromString,
+    )
+    assert (await check(HealthCheckRequest(), timeout=10)).status == HealthCheckResponse.SERVING
+    reflect: Any = peer.channel.stream_stream(
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+        request_serializer=ServerReflectionRequest.SerializeToString,
+        response_deserializer=ServerReflectionResponse.FromString,
+    )
+    call = reflect([ServerReflectionRequest(list_services="")], timeout=10)
+    assert SERVICE in {service.name for service in (await call.read()).list_services_response.service}
+
+
+async def test_a_watch_needs_no_place_of_a_call(full: tuple[Peer, Occupied]) -> None:
+    peer, _ = full
+    await peer.watching()
+
+
+async def test_a_request_that_does_not_come_gives_its_place_up(
+    full: tuple[Peer, Occupied], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peer, occupied = full
+    occupied.leave()
+    assert await soon(lambda: is_not_full(peer))
+    monkeypatch.setattr("operation_service.wire._REQUEST_SECONDS", 0.5)
+    late = Occupied(peer)
+    refusal = await refused(late.call)
+    assert refusal.reason == "INVALID_ARGUMENT"
+    assert "did not arrive" in refusal.message
+    assert await soon(lambda: is_not_full(peer))
+
+
+async def test_a_watch_over_the_limit_is_refused_until_another_ends(etcd: str, settings: Settings) -> None:
+    async with running(replace(settings, max_watches=2), [etcd]) as service, connected(service.address) as peer:
+        first, second = await peer.watching(), await peer.watching()
+        for _ in range(2):
+            refusal = await over_the_limit(peer)
+            assert refusal.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert (refusal.reason, refusal.metadata) == ("TOO_MANY_WATCHES", {"limit": "2"})
+            assert refusal.retry_seconds is not None
+        first.cancel()
+
+        async def is_taken_on() -> bool:
+            watch = peer.watch()
+            await watch.initial_metadata()
+            await peer.propose()
+            return await watch.read() is not grpc.aio.EOF
+
+        assert await soon(is_taken_on)
+        await peer.propose("after")
+        assert event_name((await second.read()).event) == "LOCKED"
+
+
+async def over_the_limit(peer: Peer) -> Refusal:
+    try:
+        await peer.watch().read()
+    except grpc.aio.AioRpcError as error:
+        return refusal_of(error)
+    raise AssertionError
+
+
+# --- callers that do not read
+
+LARGE = "x" * 4_000
+
+
+async def fill(peer: Peer, name: str = "large") -> int:
+    """Make changes that are more than gRPC buffers for a caller that does not read; return how many."""
+    await peer.propose(name, lock_for_seconds=600)
+    for _ in range(60):
+        await peer.append(LARGE, name)
+    return 61
+
+
+async def read_to_the_end(watch: Any) -> tuple[list[int], Refusal]:
+    revisions = []
+    try:
+        while True:
+            revisions.append((await watch.read()).revision)
+    except grpc.aio.AioRpcError as error:
+        return revisions, refusal_of(error)
+
+
+async def test_a_watch_that_is_not_read_is_ended_with_an_error_and_can_be_resumed_without_a_gap(
+    address: str, peer: Peer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("operation_service.servicer._PATIENCE_SECONDS", 1.0)
+    async with connected(address) as other:
+        slow, good = await other.watching(), await peer.watching()
+        changes = await fill(peer)
+        revisions = [(await good.read()).revision for _ in range(changes)]
+
+        async def is_given_up() -> bool:
+            return "is given up" in caplog.text
+
+        assert await soon(is_given_up)
+        read, refusal = await read_to_the_end(slow)
+        assert refusal.reason == "WATCHER_TOO_SLOW"
+        assert read == revisions[: len(read)]
+        resumed = await other.watching(start_revision=int(refusal.metadata["resume_revision"]))
+        read += [(await resumed.read()).revision for _ in range(changes - len(read))]
+        assert read == revisions
+
+
+async def test_a_watch_that_is_not_read_does_not_hold_a_stop(etcd: str, settings: Settings) -> None:
+    loop = asyncio.get_running_loop()
+    async with contextlib.AsyncExitStack() as stack:
+        async with running(settings, [etcd]) as service, connected(service.address) as peer:
+            slow = await (await stack.enter_async_context(connected(service.address))).watching()
+            good = await peer.watching()
+            for _ in range(await fill(peer)):
+                await good.read()
+            begin = loop.time()
+        # The grace that calls in flight are given is 10 s.
+        assert loop.time() - begin < 7
+        slow.cancel()

@@ -1,0 +1,209 @@
+"""What keeps memory bounded: gates, budgets, what is kept by weight, and the writes that are given up."""
+
+import asyncio
+import contextlib
+from datetime import timedelta
+from typing import Any, cast
+
+import pytest
+from google.protobuf.message import Message
+from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+
+from n0stack.operation.v1alpha import operation_service_pb2 as pb
+from operation_service.admission import FullError, Gate
+from operation_service.beliefs import Beliefs
+from operation_service.budget import Budget
+from operation_service.clock import Deadline
+from operation_service.delivery import Context, Delivery, NotReadError
+from operation_service.errors import OverloadedError, StoreUnavailableError
+from operation_service.model import Event, Failure, Phase, Record, Resource, Snapshot
+from operation_service.workers import Workers
+
+FOREVER = 600.0
+
+
+class Unread:
+    """The context of a call whose caller does not read."""
+
+    async def write(self, _message: Message) -> None:
+        await asyncio.Event().wait()
+
+
+def unread() -> Context:
+    return cast("Context", Unread())
+
+
+def a_snapshot(failure: Failure | None = None) -> Snapshot:
+    return Snapshot(record=Record("0" * 32, Phase.PROPOSED, Event.LOCKED, "1" * 32, failure=failure))
+
+
+def a_message(size: int) -> pb.WatchOperationsResponse:
+    return pb.WatchOperationsResponse(operation=pb.OperationRecord(name="x" * size))
+
+
+# --- gates
+
+
+async def test_a_gate_lets_in_so_many_and_others_once_there_is_room() -> None:
+    gate = Gate(2, OverloadedError)
+    with gate.place():
+        with gate.place():
+            with pytest.raises(FullError), gate.place():
+                pass
+            assert gate.inside == 2
+        with gate.place():
+            pass
+    async with asyncio.timeout(5):
+        await gate.emptied()
+
+
+async def test_who_is_refused_is_told_the_limit_and_when_to_come_again_not_all_at_once() -> None:
+    gate, delays = Gate(1, OverloadedError), []
+    with gate.place():
+        for _ in range(16):
+            with pytest.raises(FullError) as caught, gate.place():
+                pass
+            trailers: dict[str, Any] = dict(caught.value.status.trailing_metadata)
+            status = Status.FromString(trailers["grpc-status-details-bin"])
+            info, retry = ErrorInfo(), RetryInfo()
+            assert status.details[0].Unpack(info)
+            assert status.details[1].Unpack(retry)
+            assert (info.reason, dict(info.metadata)) == ("OVERLOADED", {"limit": "1"})
+            delays.append(retry.retry_delay.ToTimedelta())
+    assert min(delays) == timedelta(seconds=0.5)
+    assert len(set(delays)) == 16
+
+
+# --- workers and budgets
+
+
+async def test_work_beyond_the_workers_waits_as_long_as_its_deadline_allows() -> None:
+    workers = Workers(1)
+    async with workers.one(Deadline(FOREVER)):
+        with pytest.raises(StoreUnavailableError):
+            async with workers.one(Deadline(0.01)):
+                raise AssertionError
+    async with workers.one(Deadline(0.01)):
+        pass
+
+
+async def test_a_budget_is_shared_out_first_come_first_served() -> None:
+    budget, came = Budget(10), []
+
+    async def take(name: str, amount: int, until: asyncio.Event) -> None:
+        async with budget.share(amount):
+            came.append(name)
+            await until.wait()
+
+    done = [asyncio.Event() for _ in range(4)]
+    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        group.create_task(take("six", 6, done[0]))
+        group.create_task(take("all and more", 1_000, done[1]))
+        group.create_task(take("one", 1, done[2]))
+        given_up = group.create_task(take("given up", 1, done[3]))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert came == ["six"]
+        given_up.cancel()
+        for each in done[:3]:
+            each.set()
+    assert came == ["six", "all and more", "one"]
+    async with asyncio.timeout(5), budget.share(10):
+        pass
+
+
+async def test_a_share_that_is_given_up_as_it_is_handed_out_comes_back() -> None:
+    budget = Budget(1)
+    async with budget.share(1):
+        waiting = asyncio.create_task(contextlib.AsyncExitStack().enter_async_context(budget.share(1)))
+        await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.wait({waiting})
+    assert waiting.cancelled()
+    async with asyncio.timeout(5), budget.share(1):
+        pass
+
+
+async def test_a_budget_that_is_opened_up_lets_nobody_wait() -> None:
+    budget = Budget(1)
+    async with asyncio.timeout(5), budget.share(1):
+        budget.open_up()
+        async with budget.share(1):
+            pass
+
+
+# --- what is believed
+
+
+def test_beliefs_are_kept_by_weight_and_the_oldest_go_first() -> None:
+    beliefs = Beliefs(max_bytes=400_000)
+    small = a_snapshot()
+    large = a_snapshot(Failure(13, "x" * 60_000))
+    for number in range(100):
+        beliefs.keep(Resource("p", f"small/{number}"), small)
+    assert len(beliefs) == 100
+    beliefs.keep(Resource("p", "small/0"), small)
+    for number in range(5):
+        beliefs.keep(Resource("p", f"large/{number}"), large)
+    assert beliefs.get(Resource("p", "small/1")) is None
+    assert beliefs.get(Resource("p", "small/0")) is small
+    assert beliefs.get(Resource("p", "large/4")) is large
+    for number in range(100):
+        beliefs.keep(Resource("p", f"large/{number}"), large)
+    assert len(beliefs) == 6
+
+
+def test_what_is_forgotten_gives_its_weight_back() -> None:
+    beliefs, resource = Beliefs(max_bytes=5_000), Resource("p", "n")
+    for _ in range(100):
+        beliefs.keep(resource, a_snapshot())
+        beliefs.forget(resource)
+        beliefs.forget(resource)
+    assert beliefs.get(resource) is None
+    beliefs.keep(resource, a_snapshot())
+    assert beliefs.get(resource) is not None
+
+
+# --- writes
+
+
+async def test_a_write_that_is_not_read_in_time_is_given_up() -> None:
+    delivery = Delivery()
+    with pytest.raises(NotReadError):
+        await delivery.write(unread(), a_message(10), 0.01)
+    assert delivery.bytes_under_way == 0
+
+
+async def test_beyond_so_many_bytes_whoever_has_been_waited_for_longest_is_given_up() -> None:
+    delivery = Delivery(max_bytes=2_500)
+    writes = [asyncio.create_task(delivery.write(unread(), a_message(1_000), FOREVER)) for _ in range(4)]
+    done, waiting = await asyncio.wait(writes, timeout=5, return_when=asyncio.FIRST_COMPLETED)
+    while len(done) < 2:
+        more, waiting = await asyncio.wait(waiting, timeout=5, return_when=asyncio.FIRST_COMPLETED)
+        done |= more
+    assert done == set(writes[:2])
+    assert all(isinstance(each.exception(), NotReadError) for each in done)
+    assert 2_000 <= delivery.bytes_under_way <= 2_500
+    for each in waiting:
+        each.cancel()
+    await asyncio.wait(waiting)
+    assert delivery.bytes_under_way == 0
+
+
+async def test_a_message_larger_than_all_the_room_is_given_up_alone() -> None:
+    delivery = Delivery(max_bytes=100)
+    with pytest.raises(NotReadError):
+        await delivery.write(unread(), a_message(1_000), FOREVER)
+
+
+async def test_a_stop_waits_for_no_write_much_longer() -> None:
+    delivery = Delivery()
+    write = asyncio.create_task(delivery.write(unread(), a_message(10), FOREVER))
+    await asyncio.sleep(0)
+    delivery.stop()
+    async with asyncio.timeout(10):
+        with pytest.raises(NotReadError):
+            await write
+        with pytest.raises(NotReadError):
+            await delivery.write(unread(), a_message(10), FOREVER)
