@@ -15,6 +15,9 @@ _SOONEST = timedelta(seconds=0.5)
 _SPREAD = 16
 """How many different delays are told, 0.125 s apart, lest all who were refused together come back together."""
 
+_MAX_BYTES = 64 * 1024 * 1024
+"""240 requests of the greatest size, or as many small ones as have a place. Each is there some three times."""
+
 
 class FullError(Exception):
     """There is no place left.
@@ -33,12 +36,17 @@ class Gate:
 
     Args:
         limit: How many may be inside at once.
-        error: Tells those who may not, in seconds, when to come again.
+        error: Tells those who may not when to come again.
+        max_bytes: How much the requests of those inside may have.
     """
 
-    def __init__(self, limit: int, error: type[OverloadedError | TooManyWatchesError]) -> None:
+    def __init__(
+        self, limit: int, error: type[OverloadedError | TooManyWatchesError], max_bytes: int = _MAX_BYTES
+    ) -> None:
         self._limit = limit
         self._inside = 0
+        self._max_bytes = max_bytes
+        self._bytes = 0
         self._emptied = asyncio.Event()
         self._emptied.set()
         delays = (_SOONEST + timedelta(seconds=0.125) * step for step in range(_SPREAD))
@@ -66,6 +74,21 @@ class Gate:
             self._inside -= 1
             if not self._inside:
                 self._emptied.set()
+
+    @contextmanager
+    def room(self, size: int) -> Iterator[None]:
+        """Have room for a request of so many bytes, for as long as the block runs.
+
+        Raises:
+            FullError: There is none.
+        """
+        if self._bytes and self._bytes + size > self._max_bytes:
+            raise FullError(next(self._refusals))
+        self._bytes += size
+        try:
+            yield
+        finally:
+            self._bytes -= size
 
     async def emptied(self) -> None:
         """Wait until nobody is inside."""

@@ -77,7 +77,7 @@ def cli() -> None:
     "--max-calls-in-flight",
     "How many calls are taken on at once, watches apart; more are refused at once with RESOURCE_EXHAUSTED.",
     type=int,
-    default=256,
+    default=512,
 )
 @_option("--max-watches", "How many watches are taken on at once; more are refused.", type=int, default=2_000)
 def serve(  # noqa: PLR0917, click calls it with keywords

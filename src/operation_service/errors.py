@@ -209,11 +209,11 @@ class ContentionError(OperationError):
 
 
 class OverloadedError(OperationError):
-    """The service has as many calls in flight as it takes on."""
+    """The service has as many calls in flight as it takes on, or is too slow for those that it has."""
 
     def __init__(self, limit: int, retry_after: timedelta) -> None:
         super().__init__(
-            f"the service is busy with {limit} calls, as many as it takes on at once: nothing was changed, try again",
+            f"the service is busy with {limit} calls and takes on no more: nothing was changed, try again later",
             metadata={"limit": str(limit)},
             retry_after=retry_after,
         )
@@ -224,7 +224,7 @@ class TooManyWatchesError(OperationError):
 
     def __init__(self, limit: int, retry_after: timedelta) -> None:
         super().__init__(
-            f"the service has {limit} watches, as many as it takes on: end some, or watch another replica",
+            f"the service has {limit} watches and takes on no more: end some, or watch another replica",
             metadata={"limit": str(limit)},
             retry_after=retry_after,
         )

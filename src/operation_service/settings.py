@@ -64,7 +64,7 @@ class Settings:
     descriptor_sets: tuple[Path, ...] = ()
     max_lock_seconds: int = 86_400
     retention_seconds: int = 604_800
-    max_calls_in_flight: int = 256
+    max_calls_in_flight: int = 512
     max_watches: int = 2_000
 
     def __post_init__(self) -> None:

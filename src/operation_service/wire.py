@@ -76,7 +76,10 @@ def _admitted(guarded: Guarded, delivery: Delivery, gate: Gate) -> Callable[...,
     async def call(_requests: object, context: Context) -> None:
         try:
             with gate.place(), contextlib.suppress(NotReadError, CallerGoneError):
-                answer = await guarded(await _request(context), context)
+                request = await _request(context)
+                with gate.room(0 if isinstance(request, InvalidRequestError) else request.ByteSize()):
+                    answer = await guarded(request, context)
+                del request
                 if answer is not None:
                     await delivery.write(context, answer, _ANSWER_SECONDS)
         except FullError as full:

@@ -1,4 +1,4 @@
-"""So many pieces of work at once; the rest waits in line, for as long as its deadline allows.
+"""So many pieces of work at once; the rest waits in line, but not for long.
 
 Work that waits costs nothing. Work that is under way costs a turn of the event loop with each of its steps: more of it
 at once is no faster, and holds up whoever knocks only to be refused.
@@ -6,10 +6,16 @@ at once is no faster, and holds up whoever knocks only to be refused.
 
 import asyncio
 import contextlib
+import math
+import random
 from collections.abc import AsyncIterator
+from datetime import timedelta
 
 from operation_service.clock import Deadline
-from operation_service.errors import StoreUnavailableError
+from operation_service.errors import OverloadedError, StoreUnavailableError
+
+_PATIENCE_SECONDS = 1.0
+"""How long work waits while other work is done. So what is accepted stays fast, however slow the machine is."""
 
 
 class Workers:
@@ -20,21 +26,43 @@ class Workers:
     """
 
     def __init__(self, count: int) -> None:
+        self._count = count
         self._free = asyncio.Semaphore(count)
+        self._done = 0
 
     @contextlib.asynccontextmanager
     async def one(self, deadline: Deadline) -> AsyncIterator[None]:
         """Wait for a worker, and have it for as long as the block runs.
 
         Raises:
-            StoreUnavailableError: None was free in time: etcd is too slow for as many calls as there are.
+            OverloadedError: None was free in time, though all have done work meanwhile.
+            StoreUnavailableError: None was free in time, and none has done any: they wait for etcd.
         """
-        try:
-            async with asyncio.timeout(deadline.remaining() if self._free.locked() else None):
-                await self._free.acquire()
-        except TimeoutError as error:
-            raise StoreUnavailableError("earlier calls still wait for it") from error
+        if self._free.locked():
+            await self._wait(deadline)
+        else:
+            await self._free.acquire()
         try:
             yield
+        except StoreUnavailableError:
+            raise
+        except BaseException:
+            self._done += 1
+            raise
+        else:
+            self._done += 1
         finally:
             self._free.release()
+
+    async def _wait(self, deadline: Deadline) -> None:
+        done = self._done
+        for patience in (_PATIENCE_SECONDS, math.inf):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(patience, deadline.remaining())):
+                    await self._free.acquire()
+                return
+            if self._done - done >= self._count:
+                # Not the same for all: they have been refused together.
+                delay = timedelta(seconds=random.uniform(0.5, 2.5))  # noqa: S311
+                raise OverloadedError(self._count, delay)
+        raise StoreUnavailableError("earlier calls still wait for it")

@@ -75,17 +75,51 @@ async def test_who_is_refused_is_told_the_limit_and_when_to_come_again_not_all_a
     assert len(set(delays)) == 16
 
 
+def test_a_gate_has_room_for_so_many_bytes_and_for_one_request_of_any_size() -> None:
+    gate = Gate(10, OverloadedError, max_bytes=100)
+    with gate.room(60):
+        with pytest.raises(FullError), gate.room(50):
+            pass
+        with gate.room(40):
+            pass
+    with gate.room(1_000), pytest.raises(FullError), gate.room(1):
+        pass
+
+
 # --- workers and budgets
 
 
-async def test_work_beyond_the_workers_waits_as_long_as_its_deadline_allows() -> None:
+async def test_work_waits_for_a_worker_as_long_as_its_deadline_allows_while_nothing_is_done() -> None:
     workers = Workers(1)
     async with workers.one(Deadline(FOREVER)):
         with pytest.raises(StoreUnavailableError):
             async with workers.one(Deadline(0.01)):
                 raise AssertionError
-    async with workers.one(Deadline(0.01)):
+    async with workers.one(Deadline(FOREVER)):
         pass
+
+
+async def test_work_that_waits_for_long_while_other_work_is_done_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("operation_service.workers._PATIENCE_SECONDS", 0.05)
+    workers, end = Workers(1), asyncio.Event()
+
+    async def work(until: asyncio.Event) -> None:
+        async with workers.one(Deadline(FOREVER)):
+            await until.wait()
+
+    first_end = asyncio.Event()
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        group.create_task(work(first_end))
+        await asyncio.sleep(0)
+        group.create_task(work(end))
+        last = asyncio.create_task(work(end))
+        await asyncio.sleep(0)
+        first_end.set()
+        with pytest.raises(OverloadedError) as caught:
+            await last
+        end.set()
+    assert caught.value.retry_after is not None
+    assert caught.value.retry_after >= timedelta(seconds=0.5)
 
 
 async def test_a_budget_is_shared_out_first_come_first_served() -> None:

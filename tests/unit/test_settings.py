@@ -27,7 +27,7 @@ def test_the_defaults_are_the_contracts() -> None:
     assert settings.key_prefix == "/n0stack/operation/"
     assert settings.descriptor_sets == ()
     assert (settings.max_lock_seconds, settings.retention_seconds) == (86_400, 604_800)
-    assert (settings.max_calls_in_flight, settings.max_watches) == (256, 2_000)
+    assert (settings.max_calls_in_flight, settings.max_watches) == (512, 2_000)
 
 
 def test_nothing_is_changed_afterwards() -> None:
