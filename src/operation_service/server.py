@@ -78,12 +78,14 @@ class Service:
         etcd_endpoints: URLs of the etcd that holds its state.
         health: What it tells of its health.
         watching: Its watches.
+        admission: Its gates.
     """
 
     address: str
     etcd_endpoints: tuple[str, ...]
     health: Health
     watching: Watching
+    admission: Admission
 
     async def drain(self) -> None:
         """Send callers elsewhere: NOT_SERVING for good, watches ended, a moment to notice."""
@@ -165,7 +167,7 @@ async def running(
         stack.callback(health.stop)
         stack.callback(delivery.stop)
         stack.callback(watching.stop)
-        yield Service(address, tuple(endpoints), health, watching)
+        yield Service(address, tuple(endpoints), health, watching, admission)
 
 
 class _Signals:

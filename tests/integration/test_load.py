@@ -19,64 +19,30 @@ from operation_service.settings import Settings
 SERVICE = "n0stack.operation.v1alpha.OperationService"
 
 
-class Occupied:
-    """A call that has a place, and whose request is still to come."""
-
-    def __init__(self, peer: Peer) -> None:
-        self._end = asyncio.Event()
-        get: Any = peer.channel.stream_unary(f"/{SERVICE}/GetOperation")
-        self.call = get(self._nothing(), timeout=30)
-
-    async def _nothing(self) -> AsyncIterator[bytes]:
-        await self._end.wait()
-        return
-        yield b""
-
-    def leave(self) -> None:
-        self.call.cancel()
-        self._end.set()
-
-
-async def is_full(peer: Peer) -> bool:
-    """Whether there is no place left for a call."""
-    try:
-        await peer.get("nothing")
-    except grpc.aio.AioRpcError as error:
-        return refusal_of(error).reason == "OVERLOADED"
-    raise AssertionError
-
-
 @pytest.fixture
-async def full(etcd: str, settings: Settings) -> AsyncIterator[tuple[Peer, Occupied]]:
-    """A peer of a service that has one place, and the call that has it."""
+async def full(etcd: str, settings: Settings) -> AsyncIterator[tuple[Peer, contextlib.ExitStack]]:
+    """A peer of a service that has one place, and who has that place."""
     async with running(replace(settings, max_calls_in_flight=1), [etcd]) as service, connected(service.address) as peer:
-        occupied = Occupied(peer)
-        assert await soon(lambda: is_full(peer))
-        yield peer, occupied
-        occupied.leave()
+        with contextlib.ExitStack() as place:
+            place.enter_context(service.admission.calls.place())
+            yield peer, place
 
 
-async def test_a_call_over_the_limit_is_refused_at_once_and_changes_nothing(full: tuple[Peer, Occupied]) -> None:
-    peer, occupied = full
-    refusals = [
-        await refused(call)
-        for call in (peer.propose(), peer.create(), peer.append(), peer.complete(), peer.cancel(), peer.list())
-    ]
-    for refusal in refusals:
+async def test_a_call_over_the_limit_is_refused_at_once_and_changes_nothing(
+    full: tuple[Peer, contextlib.ExitStack],
+) -> None:
+    peer, place = full
+    for call in (peer.propose(), peer.create(), peer.append(), peer.complete(), peer.cancel(), peer.get(), peer.list()):
+        refusal = await refused(call)
         assert refusal.code is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert (refusal.reason, refusal.metadata) == ("OVERLOADED", {"limit": "1"})
         assert refusal.retry_seconds is not None
         assert refusal.retry_seconds >= 0.5
-    occupied.leave()
-    assert await soon(lambda: is_not_full(peer))
+    place.close()
     assert not (await peer.list()).operations
 
 
-async def is_not_full(peer: Peer) -> bool:
-    return not await is_full(peer)
-
-
-async def test_health_and_reflection_are_answered_while_it_is_full(full: tuple[Peer, Occupied]) -> None:
+async def test_health_and_reflection_are_answered_while_it_is_full(full: tuple[Peer, contextlib.ExitStack]) -> None:
     peer, _ = full
     check: Any = peer.channel.unary_unary(
         "/grpc.health.v1.Health/Check",
@@ -93,23 +59,28 @@ async def test_health_and_reflection_are_answered_while_it_is_full(full: tuple[P
     assert SERVICE in {service.name for service in (await call.read()).list_services_response.service}
 
 
-async def test_a_watch_needs_no_place_of_a_call(full: tuple[Peer, Occupied]) -> None:
+async def test_a_watch_needs_no_place_of_a_call(full: tuple[Peer, contextlib.ExitStack]) -> None:
     peer, _ = full
     await peer.watching()
 
 
 async def test_a_request_that_does_not_come_gives_its_place_up(
-    full: tuple[Peer, Occupied], monkeypatch: pytest.MonkeyPatch
+    etcd: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    peer, occupied = full
-    occupied.leave()
-    assert await soon(lambda: is_not_full(peer))
-    monkeypatch.setattr("operation_service.wire._REQUEST_SECONDS", 0.5)
-    late = Occupied(peer)
-    refusal = await refused(late.call)
-    assert refusal.reason == "INVALID_ARGUMENT"
-    assert "did not arrive" in refusal.message
-    assert await soon(lambda: is_not_full(peer))
+    monkeypatch.setattr("operation_service.wire._REQUEST_SECONDS", 1.0)
+    async with running(settings, [etcd]) as service, connected(service.address) as peer:
+        never = asyncio.Event()
+
+        async def nothing() -> AsyncIterator[bytes]:
+            await never.wait()
+            yield b""
+
+        get: Any = peer.channel.stream_unary(f"/{SERVICE}/GetOperation")
+        refusal = await refused(get(nothing(), timeout=30))
+        assert refusal.reason == "INVALID_ARGUMENT"
+        assert "did not arrive" in refusal.message
+        async with asyncio.timeout(10):
+            await service.admission.calls.emptied()
 
 
 async def test_a_watch_over_the_limit_is_refused_until_another_ends(etcd: str, settings: Settings) -> None:
