@@ -215,12 +215,13 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 21
     """RESOURCE_EXHAUSTED. The service is busy with as many calls as it takes on at once.
-    Nothing was changed. Metadata: limit. Try again after the time of google.rpc.RetryInfo,
-    and later each further time.
+    Nothing was changed. The call was refused before it was read, so no resource is named.
+    Metadata: limit. Try again after the time of google.rpc.RetryInfo, and later each further
+    time.
     """
     ERROR_REASON_TOO_MANY_WATCHES: _ErrorReason.ValueType  # 22
-    """RESOURCE_EXHAUSTED. The service has as many watches as it takes on. Metadata: limit. End
-    some, or watch another replica.
+    """RESOURCE_EXHAUSTED. The service has as many watches as it takes on. No resource is named,
+    as above. Metadata: limit. End some, or watch another replica.
     """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
@@ -312,12 +313,13 @@ may not have been made.
 """
 ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 21
 """RESOURCE_EXHAUSTED. The service is busy with as many calls as it takes on at once.
-Nothing was changed. Metadata: limit. Try again after the time of google.rpc.RetryInfo,
-and later each further time.
+Nothing was changed. The call was refused before it was read, so no resource is named.
+Metadata: limit. Try again after the time of google.rpc.RetryInfo, and later each further
+time.
 """
 ERROR_REASON_TOO_MANY_WATCHES: ErrorReason.ValueType  # 22
-"""RESOURCE_EXHAUSTED. The service has as many watches as it takes on. Metadata: limit. End
-some, or watch another replica.
+"""RESOURCE_EXHAUSTED. The service has as many watches as it takes on. No resource is named,
+as above. Metadata: limit. End some, or watch another replica.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
