@@ -60,6 +60,8 @@ _OPTIONS = (
     # Callers that have gone without a word are found, and their watches ended.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 20_000),
+    # The former is not enough: a caller that is stopped, whose kernel answers for it, is only found by this one.
+    ("grpc.http2.ping_timeout_ms", 20_000),
     # gRPC's own default. The greatest request has 270 KiB; up to here the field that is too large is named.
     ("grpc.max_receive_message_length", 4 * 1024 * 1024),
     # Calls that have come and were not yet looked at, of about 16 KiB each. gRPC itself ends what is beyond it, with
