@@ -8,8 +8,9 @@ from itertools import pairwise
 from chaos.history import Call, Fault, Outcome
 
 _POLLED_BEFORE = 0.5
-_POLLED_AFTER = 0.2
-"""A contender that asked within this of the deadline, and was refused, was there to get the lock at once."""
+_POLLED_EVERY = 0.3
+"""Contenders ask every 0.05 s, and come back sooner than in this after a failure. Where all of them were stopped, were
+killed, or gave up, what is measured is not the service."""
 _QUIET_SECONDS = 5.0
 _SHORTEST = 2
 """A lock of 1 s is granted for 2 (ETCD_FACTS, Leases): what its holder was told may be less than what was granted."""
@@ -58,7 +59,7 @@ def _of_resource(resource: str, calls: list[Call], faults: Sequence[Fault]) -> I
             and first.rpc in _TAKES
             and first.token != former.token
             and not any(call.rpc in _ENDS for call in locks[token])
-            and _is_polled(calls, former)
+            and _is_polled(calls, former, first)
             and not _is_unclear(calls, former, first)
         ):
             is_quiet = not any(
@@ -67,13 +68,21 @@ def _of_resource(resource: str, calls: list[Call], faults: Sequence[Fault]) -> I
             yield Takeover(resource, former.told_until, first.ended - former.told_until, is_quiet)
 
 
-def _is_polled(calls: list[Call], former: Call) -> bool:
-    return any(
-        call.reason == "LOCKED"
-        and call.token != former.token
-        and former.told_until - _POLLED_BEFORE <= call.ended <= former.told_until + _POLLED_AFTER
+def _is_polled(calls: list[Call], former: Call, first: Call) -> bool:
+    """Whether somebody asked for the lock all the time, from just before its end until it was granted."""
+    asked = sorted(
+        (call.began, call.ended)
         for call in calls
+        if call.rpc in _TAKES and call.token != former.token and former.told_until - _POLLED_BEFORE <= call.ended
     )
+    asked_until = former.told_until
+    for began, ended in asked:
+        if began > asked_until + _POLLED_EVERY:
+            return False
+        if began >= first.began:
+            return True
+        asked_until = max(asked_until, ended)
+    return False
 
 
 def _is_unclear(calls: list[Call], former: Call, first: Call) -> bool:

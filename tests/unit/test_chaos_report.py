@@ -42,7 +42,8 @@ NEXT = Call(
     fencing_token=9,
     told_until=16.4,
 )
-CALLS = [FORMER, POLLED, NEXT]
+AGAIN = msgspec.structs.replace(POLLED, began=13.2, ended=13.21)
+CALLS = [FORMER, POLLED, AGAIN, NEXT]
 RUN = Run(seed=1, seconds=60, began=0.0, quiet_at=60.0)
 
 
@@ -59,12 +60,21 @@ def test_a_takeover_is_measured_from_what_the_former_holder_was_told() -> None:
     [
         [FORMER, NEXT],
         [FORMER, changed(POLLED, ended=12.0), NEXT],
+        [FORMER, POLLED, NEXT],
         [*CALLS, changed(FORMER, rpc="complete", began=11.0, ended=11.1, told_until=0.0)],
-        [FORMER, POLLED, changed(NEXT, token="a")],
+        [FORMER, POLLED, AGAIN, changed(NEXT, token="a")],
         [*CALLS, changed(POLLED, outcome=Outcome.UNKNOWN, reason="UNAVAILABLE")],
-        [changed(FORMER, lock_for_seconds=1), POLLED, NEXT],
+        [changed(FORMER, lock_for_seconds=1), POLLED, AGAIN, NEXT],
     ],
-    ids=["nobody waited", "waited too early", "completed", "by the same one", "an unclear call", "granted for longer"],
+    ids=[
+        "nobody waited",
+        "waited too early",
+        "gave up",
+        "completed",
+        "by the same one",
+        "an unclear call",
+        "granted for longer",
+    ],
 )
 def test_what_is_no_clear_takeover_does_not_count(calls: list[Call]) -> None:
     assert takeovers(calls, []) == []
@@ -110,7 +120,7 @@ def test_the_table_tells_calls_by_outcome_and_reason() -> None:
         replace(RUN, problems=("s1 does not serve again",)), CALLS, ["two holders: r: both\n    Call()"]
     )
     text = as_text(report)
-    assert report.calls == {"propose": {"ok": 2, "refused LOCKED": 1}}
-    assert "LOCKED 1" in text
+    assert report.calls == {"propose": {"ok": 2, "refused LOCKED": 2}}
+    assert "LOCKED 2" in text
     assert "violations: 1 (two holders 1)\n  two holders: r: both" in text
     assert "problem: s1 does not serve again" in text
