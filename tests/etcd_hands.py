@@ -51,6 +51,11 @@ class EtcdHands:
         lease = cast("Any", etcdrpc).LeaseStub(self.channel)
         return int((await lease.LeaseTimeToLive(etcdrpc.LeaseTimeToLiveRequest(ID=entry.lease))).grantedTTL)
 
+    async def proposals(self) -> int:
+        """How much etcd had to agree on so far; reads cost nothing of that."""
+        status = await cast("Any", etcdrpc).MaintenanceStub(self.channel).Status(etcdrpc.StatusRequest())
+        return int(status.raftIndex)
+
     async def revision(self) -> int:
         return int((await self.kv.Range(etcdrpc.RangeRequest(key=b"x"))).header.revision)
 

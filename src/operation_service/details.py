@@ -56,6 +56,12 @@ def take(record: Record, responses: Iterator[etcdrpc.ResponseOp]) -> Details:
     return Details(request, logs)
 
 
+def is_whole(record: Record, found: Details) -> bool:
+    """Whether everything is there that a record says there is."""
+    has_request = found.request is not None or not record.request_digest
+    return has_request and len(found.logs) == min(record.log_count, LOGS_SHOWN)
+
+
 def read_log(kv: KeyValue) -> Log:
     """Read a log. One that was spoilt by hand is no reason to lose sight of the operation, or to fail a change."""
     try:

@@ -142,7 +142,14 @@ class EtcdStore:
         snapshot = Snapshot(
             revision=revision, record=record, record_revision=revision, lock=occurrence.lock, remaining=remaining
         )
-        return await self.view(resource, snapshot, record, deadline)
+        try:
+            found = await self._details(resource, record, revision, deadline)
+        except RevisionGoneError as error:
+            found = await self._details(resource, record, 0, deadline)
+            if not details.is_whole(record, found):
+                # The operation has gone since, and its details with it.
+                raise RevisionCompactedError(revision + 1) from error
+        return view_of(resource, snapshot, record, found)
 
     async def view(self, resource: Resource, snapshot: Snapshot, record: Record, deadline: Deadline) -> View:
         """Read the details of what a snapshot shows, and put together what is told of it. Raises like `read`.
@@ -150,17 +157,18 @@ class EtcdStore:
         They are read as they were at the snapshot, unless that is compacted by now: then as they are, which differs
         only if the operation has gone since.
         """
-        revision = snapshot.revision
-        while True:
-            asks = details.ask(self._keys, resource, record, revision)
-            if not asks:
-                return view_of(resource, snapshot, record, details.Details())
-            try:
-                response = await self._etcd.read(etcdrpc.TxnRequest(success=asks), deadline)
-            except RevisionGoneError:
-                revision = 0
-            else:
-                return view_of(resource, snapshot, record, details.take(record, iter(response.responses)))
+        try:
+            found = await self._details(resource, record, snapshot.revision, deadline)
+        except RevisionGoneError:
+            found = await self._details(resource, record, 0, deadline)
+        return view_of(resource, snapshot, record, found)
+
+    async def _details(self, resource: Resource, record: Record, revision: int, deadline: Deadline) -> details.Details:
+        asks = details.ask(self._keys, resource, record, revision)
+        if not asks:
+            return details.Details()
+        response = await self._etcd.read(etcdrpc.TxnRequest(success=asks), deadline)
+        return details.take(record, iter(response.responses))
 
     async def commit(self, attempt: Attempt, deadline: Deadline) -> Committed | Snapshot:
         """Make a change, all of it or nothing.

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 
 from operation_service.beliefs import Beliefs
 from operation_service.clock import Clock, Deadline
@@ -77,6 +78,7 @@ class Operations:
             decision = _decision(snapshot, command, Moment(self._clock.now(), change_id))
             if not isinstance(decision, Change):
                 if snapshot.is_confirmed:
+                    self._learn(resource, snapshot)
                     if isinstance(decision, OperationError):
                         raise decision
                     return await self._view(resource, snapshot, deadline)
@@ -101,6 +103,16 @@ class Operations:
         if unclear:
             raise StoreUnavailableError("its answer was lost", is_outcome_unknown=True)
         raise ContentionError(resource, _ATTEMPTS)
+
+    def _learn(self, resource: Resource, snapshot: Snapshot) -> None:
+        """Believe from now on what was read for one peer: what it says of that peer alone is nobody else's business.
+
+        Who is refused asks again, and without this each time at the price of a change that fails.
+        """
+        if snapshot.record is None:
+            self._beliefs.forget(resource)
+        else:
+            self._beliefs.keep(resource, replace(snapshot, is_confirmed=False, cancelled_lock=None))
 
     async def _found_made(self, resource: Resource, snapshot: Snapshot, change_id: str, deadline: Deadline) -> View:
         """Conclude a change whose answer was lost, once the record is not any more what it rested on.

@@ -3,7 +3,11 @@
 import asyncio
 
 import grpc
-from support import Peer, messages, refusal_of
+from etcd_hands import EtcdHands
+from support import Peer, connected, messages, refusal_of, refused
+
+from operation_service.server import running
+from operation_service.settings import Settings
 
 
 async def test_50_peers_propose_at_once_and_exactly_one_wins(peer: Peer) -> None:
@@ -47,3 +51,18 @@ async def test_appends_and_a_completion_at_once_leave_one_end(peer: Peer) -> Non
     record = await peer.get()
     assert len(record.operation.logs) == appended
     assert await peer.state() == "SUCCEEDED"
+
+
+async def test_who_is_refused_again_and_again_costs_etcd_no_agreement(
+    peer: Peer, etcd: str, settings: Settings, hands: EtcdHands
+) -> None:
+    """A replica that still believes that the resource is free learns better from the first refusal."""
+    await peer.propose()
+    await peer.complete()
+    async with running(settings, [etcd]) as other, connected(other.address, "another") as another:
+        await another.propose(lock_for_seconds=600)
+        await refused(peer.propose())
+        before = await hands.proposals()
+        for _ in range(20):
+            assert (await refused(peer.propose())).reason == "LOCKED"
+        assert await hands.proposals() - before < 20

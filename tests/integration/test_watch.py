@@ -12,18 +12,31 @@ import pytest
 from etcd_hands import EtcdHands
 from google.rpc.code_pb2 import Code
 from google.rpc.status_pb2 import Status
-from support import PROJECT, Peer, TestClock, connected, event_name, messages, refused, shutdown_request, state_name
+from support import (
+    NAME,
+    PROJECT,
+    Peer,
+    TestClock,
+    connected,
+    event_name,
+    messages,
+    refused,
+    shutdown_request,
+    state_name,
+)
 from waiting import soon
 
 from n0stack.operation.v1alpha import operation_service_pb2 as pb
+from operation_service.changes import Occurrence
 from operation_service.clock import Deadline
-from operation_service.errors import WatcherTooSlowError, WatchInterruptedError
+from operation_service.errors import RevisionCompactedError, WatcherTooSlowError, WatchInterruptedError
 from operation_service.etcd_client import EtcdClient
 from operation_service.etcd_store import EtcdStore
 from operation_service.expiry import Expiry
 from operation_service.keys import Keys
 from operation_service.leases import Leases
 from operation_service.lock_times import LockTimes
+from operation_service.model import Event, Resource
 from operation_service.server import running
 from operation_service.settings import Settings
 from operation_service.watch_hub import WatchHub
@@ -284,6 +297,9 @@ async def test_many_watchers_are_told_the_same(peer: Peer) -> None:
         watch.cancel()
 
 
+RESOURCE = Resource(PROJECT, NAME)
+
+
 @dataclass
 class Parts:
     """A hub of its own on the keys of the test's service, and what it is made of."""
@@ -402,3 +418,26 @@ async def test_a_listener_across_a_gap_in_what_the_service_heard_is_told_so(peer
     finally:
         hearing.cancel()
         await asyncio.wait({hearing})
+
+
+async def test_a_change_whose_operation_has_gone_since_is_compacted_and_not_told_without_its_logs(
+    peer: Peer, parts: Parts, hands: EtcdHands
+) -> None:
+    await peer.propose(log_message="begun")
+    await peer.append("a step")
+    then = await parts.store.read(RESOURCE, "", Deadline(10))
+    assert then.record is not None
+    change = Occurrence(RESOURCE, Event.LOGGED, then.record_revision, then.record_revision, then.record, then.lock)
+    await hands.compact()
+    view = await parts.store.view_after(change, Deadline(10))
+    assert [log.message for log in view.logs] == ["begun", "a step"]
+    await peer.complete()
+    await peer.propose()
+
+    async def its_details_have_gone() -> bool:
+        return not await hands.keys(f"details/{RESOURCE}#{view.record.operation_id}/")
+
+    await hands.compact()
+    assert await soon(its_details_have_gone)
+    with pytest.raises(RevisionCompactedError):
+        await parts.store.view_after(change, Deadline(10))
