@@ -15,6 +15,7 @@ from grpc_reflection.v1alpha.reflection_pb2 import (
     ServiceResponse,
 )
 
+from operation_service.compression import DecompressionError, decompressed
 from operation_service.descriptors import DescriptorIndex
 
 # Not listed: its descriptor comes with no Python package, and a listed service has to be describable.
@@ -42,8 +43,8 @@ def add_reflection(server: grpc.aio.Server, index: DescriptorIndex, services: Se
         async for serialized in requests:
             # Parsed here: what fails in a request_deserializer ends in a traceback, and the call in UNKNOWN.
             try:
-                request = ServerReflectionRequest.FromString(serialized)
-            except DecodeError:
+                request = ServerReflectionRequest.FromString(decompressed(serialized))
+            except (DecodeError, DecompressionError):
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "not a ServerReflectionRequest")
             yield answer(index, listed, request)
 

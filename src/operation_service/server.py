@@ -22,6 +22,7 @@ from operation_service.embedded_etcd import EmbeddedEtcd, find_etcd_binary
 from operation_service.etcd_client import EtcdClient
 from operation_service.etcd_store import EtcdStore
 from operation_service.expiry import Expiry
+from operation_service.grpc_server import new_server
 from operation_service.health import Health, HealthMonitor
 from operation_service.janitor import Janitor
 from operation_service.keys import Keys
@@ -68,6 +69,13 @@ _OPTIONS = (
     # CANCELLED; from the default, 1,000, on it would do so at random.
     ("grpc.server.max_pending_requests", _MAX_PENDING),
     ("grpc.server.max_pending_requests_hard_limit", _MAX_PENDING),
+    # Connections that say nothing are ended; gRPC would wait for two minutes.
+    ("grpc.server_handshake_timeout_ms", 20_000),
+    # Headers in bytes: from the first limit on they may be refused, from the second on they are. gRPC's own defaults.
+    ("grpc.max_metadata_size", 8 * 1024),
+    ("grpc.absolute_max_metadata_size", 16 * 1024),
+    # What cannot be decompressed would be INTERNAL; compression.py does it.
+    ("grpc.per_message_decompression", 0),
 )
 
 
@@ -132,8 +140,7 @@ async def running(
         DescriptorSetError: A descriptor set cannot be used.
     """
     index = load(settings.descriptor_sets)
-    options = (*_OPTIONS, ("grpc.max_allowed_incoming_connections", max_connections()))
-    server = grpc.aio.server(options=options)
+    server = new_server((*_OPTIONS, ("grpc.max_allowed_incoming_connections", max_connections())))
     address = _bind(server, settings.listen)
     async with contextlib.AsyncExitStack() as stack:
         endpoints = etcd_endpoints or settings.etcd_endpoints or (await _embedded_etcd(settings, stack),)
@@ -156,8 +163,8 @@ async def running(
         monitor = HealthMonitor(etcd, health, ("", _SERVICE.full_name))
         methods = wire.handlers(_SERVICE, servicer, delivery, admission)
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE.full_name, methods),))
-        # Registered methods have a queue of their own: who asks for the health does not wait behind a flood of calls.
-        cast("Any", server).add_registered_method_handlers(_HEALTH.full_name, wire.handlers(_HEALTH, health, delivery))
+        methods = wire.handlers(_HEALTH, health, delivery)
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_HEALTH.full_name, methods),))
         add_reflection(server, index, (_SERVICE.full_name, _HEALTH.full_name))
 
         await monitor.ask()

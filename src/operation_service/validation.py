@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from google.protobuf.any_pb2 import Any
 from google.rpc.code_pb2 import Code
@@ -19,6 +19,8 @@ MAX_LOG_MESSAGE_BYTES = 4 * 1024
 MAX_REQUEST_BYTES = 256 * 1024
 MAX_ERROR_BYTES = 64 * 1024
 """Not in the contract; etcd takes 1.5 MiB a change at the most, so there has to be some limit."""
+MAX_STATES = 1_000
+"""Far more than there are; a million would keep all other callers waiting while each is looked at."""
 DEFAULT_PAGE_SIZE = 100
 MAX_PAGE_SIZE = 1_000
 _MAX_UINT64 = 2**64 - 1
@@ -113,10 +115,15 @@ class Validator:
             )
         if error.ByteSize() > MAX_ERROR_BYTES:
             self.wrong("error", f"must be {MAX_ERROR_BYTES} bytes or less")
+            # A million details are not worth the time that it takes to look at each.
+            return Failure(error.code, "", ())
         return Failure(error.code, error.message, tuple(detail.SerializeToString() for detail in error.details))
 
-    def states(self, numbers: Iterable[int], known: Mapping[int, State]) -> frozenset[State]:
+    def states(self, numbers: Sequence[int], known: Mapping[int, State]) -> frozenset[State]:
         """Check the states to list; `known` are the numbers that the protocol has for them."""
+        if len(numbers) > MAX_STATES:
+            self.wrong("states", f"must be {MAX_STATES} or less")
+            return frozenset()
         unknown = sorted({number for number in numbers if number not in known})
         if unknown:
             some = ", ".join(map(str, unknown[:10]))

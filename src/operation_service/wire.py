@@ -3,8 +3,9 @@
 The generated registration parses requests where nobody can catch a failure: gRPC answers wrong UTF-8 with INTERNAL and
 writes a traceback. Here a request that cannot be parsed reaches the method's wrapper as what is wrong with it.
 
-All of the service's own methods are bound as if requests and answers were streams: so a call passes its gate before its
-request is read, and counts until its answer is on its way. On the wire that is the same.
+All methods are bound as if requests and answers were streams: so a call passes its gate before its request is read,
+and counts until its answer is on its way; and one that ends without a request is answered, of which gRPC would tell a
+method that takes one request nothing at all. On the wire that is the same.
 """
 
 import asyncio
@@ -21,6 +22,7 @@ from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from operation_service.admission import Admission, FullError, Gate
+from operation_service.compression import DecompressionError, decompressed
 from operation_service.delivery import CallerGoneError, Delivery, NotReadError
 from operation_service.errors import InvalidRequestError, OperationError, UnforeseenError, Violation
 from operation_service.status import to_status
@@ -28,6 +30,8 @@ from operation_service.status import to_status
 _log = logging.getLogger(__name__)
 
 _LENGTH_DELIMITED = 2
+_MAX_LOOKED_INTO_BYTES = 32 * 1024
+"""Megabytes of the smallest fields there are would keep all other callers waiting for seconds."""
 
 _REQUEST_SECONDS = 10.0
 """For a request to arrive, 270 KiB at most, once its call has."""
@@ -60,24 +64,24 @@ def _handler(
 ) -> "grpc.RpcMethodHandler[Any, Any]":
     is_stream = method.server_streaming
     guarded = _guarded(behavior, delivery, None if is_stream else _ANSWER_SECONDS)
-    kind: Any = grpc.unary_stream_rpc_method_handler if is_stream else grpc.unary_unary_rpc_method_handler
+    gate = None
     if admission is not None:
-        guarded = _admitted(guarded, delivery, admission.watches if is_stream else admission.calls)
-        kind = grpc.stream_stream_rpc_method_handler
-    handler: grpc.RpcMethodHandler[Any, Any] = kind(
-        guarded,
+        gate = admission.watches if is_stream else admission.calls
+    bound: Callable[..., Any] = _bound(guarded, delivery, gate)
+    return grpc.stream_stream_rpc_method_handler(
+        bound,
         request_deserializer=_parser(GetMessageClass(method.input_type)),
         response_serializer=GetMessageClass(method.output_type).SerializeToString,
     )
-    return handler
 
 
-def _admitted(guarded: Guarded, delivery: Delivery, gate: Gate) -> Callable[..., Awaitable[None]]:
+def _bound(guarded: Guarded, delivery: Delivery, gate: Gate | None) -> Callable[..., Awaitable[None]]:
     async def call(_requests: object, context: Context) -> None:
         try:
-            with gate.place(), contextlib.suppress(NotReadError, CallerGoneError):
+            with gate.place() if gate else _open(), contextlib.suppress(NotReadError, CallerGoneError):
                 request = await _request(context)
-                with gate.room(0 if isinstance(request, InvalidRequestError) else request.ByteSize()):
+                size = 0 if isinstance(request, InvalidRequestError) else request.ByteSize()
+                with gate.room(size) if gate else _open():
                     answer = await guarded(request, context)
                 del request
                 if answer is not None:
@@ -88,6 +92,9 @@ def _admitted(guarded: Guarded, delivery: Delivery, gate: Gate) -> Callable[...,
     return call
 
 
+_open = contextlib.nullcontext[None]
+
+
 async def _request(context: Context) -> Request:
     try:
         async with asyncio.timeout(_REQUEST_SECONDS):
@@ -95,7 +102,9 @@ async def _request(context: Context) -> Request:
     except TimeoutError:
         return InvalidRequestError([Violation("", f"the request did not arrive within {_REQUEST_SECONDS:.0f} s")])
     if request is grpc.aio.EOF:
-        return InvalidRequestError([Violation("", "there is no request")])
+        # It is the same when the caller has gone. Then the call is cancelled now, and nobody need be told.
+        await asyncio.sleep(0)
+        return InvalidRequestError([Violation("", "the call ended before there was a whole request in it")])
     parsed: Request = request
     return parsed
 
@@ -103,7 +112,10 @@ async def _request(context: Context) -> Request:
 def _parser(request_class: type[Message]) -> Callable[[bytes], Request]:
     def parse(data: bytes) -> Request:
         try:
+            data = decompressed(data)
             return request_class.FromString(data)
+        except DecompressionError as error:
+            return InvalidRequestError([Violation("", str(error))])
         except DecodeError:
             return InvalidRequestError(_violations(data, request_class))
 
@@ -113,6 +125,8 @@ def _parser(request_class: type[Message]) -> Callable[[bytes], Request]:
 def _violations(data: bytes, request_class: type[Message]) -> list[Violation]:
     """Name the fields that keep a request from being parsed: the parser itself says only that it cannot."""
     whole = [Violation("", f"the request is not a serialized {request_class.DESCRIPTOR.full_name}")]
+    if len(data) > _MAX_LOOKED_INTO_BYTES:
+        return whole
     try:
         # To a message without fields all fields are unknown, and nothing in them is looked into.
         unknown: Any = UnknownFieldSet(Empty.FromString(data))
@@ -150,12 +164,18 @@ def _guarded(behavior: Callable[..., Awaitable[Message | None]], delivery: Deliv
     """Tell errors as section 5 of the contract says; wait for so many seconds until they are read."""
 
     async def call(request: Request, context: Context) -> Message | None:
+        if isinstance(request, InvalidRequestError):
+            # Not raised: it would be held by the frames that its own traceback holds, and the call with them.
+            await delivery.abort(context, _status(request, request), patience)
+            return None
         try:
-            if isinstance(request, InvalidRequestError):
-                raise request  # noqa: TRY301, the one place where errors are told
             return await behavior(request, context)
         except OperationError as error:
+            # As above.
+            error.__traceback__ = None
             await delivery.abort(context, _status(error, request), patience)
+        except grpc.aio.InternalError as error:
+            raise CallerGoneError from error
         except (grpc.aio.AbortError, CallerGoneError):
             raise
         except Exception:  # noqa: BLE001, the last resort, which logs and tells
