@@ -2,10 +2,12 @@
 #   make run ARGS="--listen 127.0.0.1:6000"
 #   make test ARGS="-k fencing" ETCD=/usr/bin/etcd
 #   make chaos SECONDS=600 SEED=1 ARGS="--keep --json chaos.json"
+#   make fuzz REQUESTS=100000 SEED=7
 PYTHON ?= python3
 ARGS ?=
 ETCD ?=
 SECONDS ?= 120
+REQUESTS ?= 100000
 SEED ?=
 BROKEN ?=
 
@@ -13,7 +15,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos check fmt proto clean
+.PHONY: help run test chaos fuzz check fmt proto clean
 
 help: ## List what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -27,6 +29,10 @@ test: .venv/dev.stamp ## Run all tests against a real etcd; ARGS="..." go to pyt
 chaos: .venv/dev.stamp ## Hurt a cluster while clients use it, and judge what they saw; SECONDS=120 SEED=... BROKEN=lock-guard
 	@PYTHONPATH=tests $(BIN)/python -m chaos.run --seconds $(SECONDS) \
 	  $(if $(SEED),--seed $(SEED)) $(if $(BROKEN),--broken $(BROKEN)) $(ARGS)
+
+fuzz: .venv/dev.stamp ## Send bad requests to a service of its own; REQUESTS=..., SEED=... (default: any), ETCD=...
+	@PYTHONPATH=tests $(if $(ETCD),TEST_ETCD_BINARY=$(ETCD)) $(BIN)/python -m fuzz \
+	  --requests $(REQUESTS) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 check: .venv/dev.stamp ## Look only: format, lint, types, architecture, protos, generated code, Dockerfile
 	$(BIN)/ruff format --check .
