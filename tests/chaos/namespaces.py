@@ -1,6 +1,7 @@
 """Network namespaces for the members of etcd, on a bridge of the run's own: who is cut off is a black hole for all."""
 
 import asyncio
+import itertools
 import os
 import shutil
 from dataclasses import dataclass
@@ -39,8 +40,11 @@ def why_not() -> str:
 class Network:
     """A bridge with an address for us, and one namespace a member. Everything has this process's id in its name."""
 
+    _made = itertools.count()
+
     def __init__(self) -> None:
-        self._run = os.getpid()
+        # A number of its own, too: the kernel takes its time to remove what an earlier network left.
+        self._run = f"{os.getpid()}x{next(self._made)}"
         self._bridge = f"chb{self._run}"
         self._subnet = ""
         self._namespaces: list[str] = []
@@ -55,8 +59,8 @@ class Network:
             NetworkError: It cannot be made here.
         """
         taken = await _ip("-4", "-o", "address", "show")
-        number = next(number for number in _SUBNETS if f" 10.77.{(self._run + number) % 250}." not in taken)
-        self._subnet = f"10.77.{(self._run + number) % 250}"
+        subnets = (f"10.77.{(os.getpid() + number) % 250}" for number in _SUBNETS)
+        self._subnet = next(subnet for subnet in subnets if f" {subnet}." not in taken)
         await _ip("link", "add", self._bridge, "type", "bridge")
         await _ip("address", "add", f"{self._subnet}.1/24", "dev", self._bridge)
         await _ip("link", "set", self._bridge, "up")

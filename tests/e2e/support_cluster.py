@@ -3,16 +3,23 @@
 import asyncio
 import http.client
 import json
-from collections.abc import Sequence
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import grpc
 from e2e.support_e2e import Etcd
 
 from operation_service.embedded_binary import EtcdBinary
 from operation_service.embedded_member import Member
 
 _PROBE_SECONDS = 2.0
+
+FAILOVER_SECONDS = 3.0
+"""The promise."""
+NOISE_SECONDS = 3.0
+"""What a busy machine of two cores, on which three members, a service and the tests run, may add."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,3 +105,16 @@ def cluster_of_three(binary: EtcdBinary, data_dir: Path) -> Cluster:
         for number, member in enumerate(members, 1)
     ]
     return Cluster(etcds)
+
+
+async def seconds_until_it_works(call: Callable[[], Awaitable[object]]) -> float:
+    """How long it takes until a call succeeds, made again as callers do."""
+    began = time.monotonic()
+    while True:
+        try:
+            await call()
+        except grpc.aio.AioRpcError as error:
+            assert error.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}  # noqa: PT017
+        else:
+            return time.monotonic() - began
+        await asyncio.sleep(0.05)

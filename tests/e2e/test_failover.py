@@ -7,18 +7,13 @@ from pathlib import Path
 
 import grpc
 import pytest
-from e2e.support_cluster import Cluster, cluster_of_three
+from e2e.support_cluster import FAILOVER_SECONDS, NOISE_SECONDS, Cluster, cluster_of_three, seconds_until_it_works
 from e2e.support_e2e import Etcd, Serve
 from support import Peer, connected, event_name, refusal_of
 
 from operation_service.embedded_binary import EtcdBinary
 
 Fault = Callable[[Etcd], Awaitable[None]]
-
-FAILOVER_SECONDS = 3.0
-"""The promise."""
-NOISE_SECONDS = 3.0
-"""What a busy machine of two cores, on which three members, a service and the tests run, may add."""
 
 
 @pytest.fixture
@@ -44,19 +39,6 @@ FAULTS = pytest.mark.parametrize("fault", [kill, freeze])
 def first(member: Etcd, cluster: Cluster) -> str:
     """The endpoints, that of one member first: the service begins with it."""
     return ",".join([member.url, *(url for url in cluster.endpoints if url != member.url)])
-
-
-async def seconds_until_it_works(call: Callable[[], Awaitable[object]]) -> float:
-    """How long it takes until a call succeeds, made again as callers do."""
-    began = time.monotonic()
-    while True:
-        try:
-            await call()
-        except grpc.aio.AioRpcError as error:
-            assert error.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}  # noqa: PT017
-        else:
-            return time.monotonic() - began
-        await asyncio.sleep(0.05)
 
 
 @FAULTS
