@@ -49,21 +49,29 @@ def assert_unavailable(refusal: Refusal) -> None:
 
 
 async def assert_all_calls_are_unavailable_within_the_deadline(peer: Peer) -> None:
-    """2 s are given; an answer after them would be DEADLINE_EXCEEDED, which `refused` does not take."""
+    """2 s are given, of which the service keeps 0.25 to answer in: on a busy machine that may be too little.
+
+    Then gRPC itself says DEADLINE_EXCEEDED, without details, and the calls are made again; but not for ever.
+    """
     peer.timeout = 2.0
-    refusals = await asyncio.gather(
-        refused(peer.create("a")),
-        refused(peer.propose("b")),
-        refused(peer.append("text", "c")),
-        refused(peer.complete("d")),
-        refused(peer.cancel("e")),
-        refused(peer.get("f")),
-        refused(peer.list()),
-        refused(peer.logs("g")),
-        refused(peer.watch().read()),
-    )
-    for refusal in refusals:
-        assert_unavailable(refusal)
+    for _ in range(5):
+        answers = await asyncio.gather(
+            refused(peer.create("a")),
+            refused(peer.propose("b")),
+            refused(peer.append("text", "c")),
+            refused(peer.complete("d")),
+            refused(peer.cancel("e")),
+            refused(peer.get("f")),
+            refused(peer.list()),
+            refused(peer.logs("g")),
+            refused(peer.watch().read()),
+            return_exceptions=True,
+        )
+        if not any(isinstance(answer, KeyError) for answer in answers):
+            break
+    for answer in answers:
+        assert isinstance(answer, Refusal), answer
+        assert_unavailable(answer)
     peer.timeout = 20.0
 
 
