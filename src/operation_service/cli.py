@@ -121,6 +121,9 @@ def serve(  # noqa: PLR0917, click calls it with keywords
         asyncio.run(server.serve(settings))
     except (DescriptorSetError, EmbeddedEtcdError) as error:
         raise SettingsError(str(error)) from error
+    except server.ServerEndedError as error:
+        click.echo(f"{_PROGRAM}: {error}", err=True)
+        sys.exit(1)
     except asyncio.CancelledError:
         sys.exit(0)
 

@@ -89,6 +89,7 @@ class Service:
         health: What it tells of its health.
         watching: Its watches.
         admission: Its gates.
+        ended: Done, as soon as gRPC takes no more calls, whoever ended it.
     """
 
     address: str
@@ -96,6 +97,7 @@ class Service:
     health: Health
     watching: Watching
     admission: Admission
+    ended: "asyncio.Task[bool]"
 
     async def drain(self) -> None:
         """Send callers elsewhere: NOT_SERVING for good, watches ended, a moment to notice."""
@@ -104,10 +106,15 @@ class Service:
         await asyncio.sleep(_NOTICE_SECONDS)
 
 
+class ServerEndedError(Exception):
+    """gRPC has stopped to take calls by itself: whoever started the process has to start it again."""
+
+
 async def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Raises:
+        ServerEndedError: gRPC has ended its server; gRPC's own reason is in the log.
         SettingsError: The service cannot run with these settings.
         EmbeddedEtcdError: The embedded etcd cannot be started.
         DescriptorSetError: A descriptor set cannot be used.
@@ -115,7 +122,11 @@ async def serve(settings: Settings) -> None:
     signals = _Signals()
     async with running(settings) as service:
         _log.info("serving on %s, etcd at %s", service.address, ", ".join(service.etcd_endpoints))
-        await signals.wait()
+        signalled = asyncio.create_task(signals.wait())
+        await asyncio.wait({signalled, service.ended}, return_when=asyncio.FIRST_COMPLETED)
+        if not signalled.done():
+            signalled.cancel()
+            raise ServerEndedError("gRPC takes no more calls: start the service again, and look into its log")
         _log.info("stopping: calls in flight may finish")
         await service.drain()
     _log.info("stopped; locks stay with their holders")
@@ -171,12 +182,15 @@ async def running(
         for work in (etcd.feel_pulses, monitor.run, hub.run, expiry.run, janitor.run):
             stack.push_async_callback(_cancel, asyncio.create_task(_for_ever(work)))
         await server.start()
+        ended = asyncio.create_task(server.wait_for_termination())
+        # What ended it is in gRPC's log already.
+        ended.add_done_callback(lambda done: done.cancelled() or done.exception())
         stack.push_async_callback(_stop, server, admission)
         # Watches hold a stop for all of its grace, unless they are ended first.
         stack.callback(health.stop)
         stack.callback(delivery.stop)
         stack.callback(watching.stop)
-        yield Service(address, tuple(endpoints), health, watching, admission)
+        yield Service(address, tuple(endpoints), health, watching, admission, ended)
 
 
 class _Signals:
