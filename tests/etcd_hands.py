@@ -75,6 +75,11 @@ class EtcdHands:
         """End a lease, and delete the keys on it."""
         await cast("Any", etcdrpc).LeaseStub(self.channel).LeaseRevoke(etcdrpc.LeaseRevokeRequest(ID=lease))
 
+    async def granted(self, lease: int) -> int:
+        """The seconds that a lease was granted for; 0 if it has ended."""
+        stub = cast("Any", etcdrpc).LeaseStub(self.channel)
+        return int((await stub.LeaseTimeToLive(etcdrpc.LeaseTimeToLiveRequest(ID=lease))).grantedTTL)
+
     async def lives(self, lease: int) -> bool:
         """Whether a lease has not ended."""
         stub = cast("Any", etcdrpc).LeaseStub(self.channel)

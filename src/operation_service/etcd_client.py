@@ -143,7 +143,9 @@ class EtcdClient:
 
     async def feel_pulses(self) -> None:
         """Ask every member all the time, until cancelled: so a silent one is left in time, and for one that answers."""
-        await asyncio.gather(*(self._feel_pulse(member) for member in self._members))
+        async with asyncio.TaskGroup() as group:
+            for member in self._members:
+                group.create_task(self._feel_pulse(member))
 
     async def _feel_pulse(self, member: _Member) -> None:
         # Linearizable, so a member that is cut off from the others does not answer either.

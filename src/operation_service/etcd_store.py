@@ -4,6 +4,7 @@
 is there now, read in the same transaction. So a decision may rest on a belief, and usually costs one round trip.
 """
 
+import asyncio
 import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -73,6 +74,7 @@ class EtcdStore:
         self._times = times
         self._clock = clock
         self._on_operation_replaced = on_operation_replaced
+        self._committing: set[asyncio.Task[Committed | Snapshot]] = set()
 
     async def read(self, resource: Resource, token: str, deadline: Deadline) -> Snapshot:
         """Read what is known of a resource, as seen by the peer with a token (empty: by nobody in particular).
@@ -182,6 +184,18 @@ class EtcdStore:
             StoreOutOfSpaceError: etcd takes no changes.
             CorruptRecordError: A key of the resource cannot be read.
         """
+        # To its end, also when the caller goes meanwhile: so a lease that was granted for it is used, or ended.
+        committing = asyncio.ensure_future(self._commit_to_the_end(attempt, deadline))
+        self._committing.add(committing)
+        committing.add_done_callback(self._committed_to_the_end)
+        return await asyncio.shield(committing)
+
+    def _committed_to_the_end(self, committing: "asyncio.Task[Committed | Snapshot]") -> None:
+        self._committing.discard(committing)
+        # Whoever waits for it gets the error; when nobody does any more, that is no news for asyncio's log.
+        _ = committing.cancelled() or committing.exception()
+
+    async def _commit_to_the_end(self, attempt: Attempt, deadline: Deadline) -> Committed | Snapshot:
         for _ in range(_LEASE_ATTEMPTS):
             try:
                 return await self._commit(attempt, deadline)

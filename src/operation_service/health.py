@@ -8,55 +8,87 @@ import grpc
 from etcd3 import etcdrpc
 from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2
-from grpc_health.v1.health import aio as health_aio
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from operation_service.clock import Deadline
+from operation_service.delivery import Delivery
 from operation_service.errors import StoreUnavailableError
 from operation_service.etcd_client import EtcdClient
 
 _log = logging.getLogger(__name__)
 
 Context = grpc.aio.ServicerContext[Any, Any]
+Status = Any
+"""A HealthCheckResponse.ServingStatus, which the published types do not name."""
 
+_UNREAD_SECONDS = 30.0
 _EVERY_SECONDS = 1.0
 _PATIENCE_SECONDS = 3.0
 """An election takes about two seconds; one is no reason to send callers elsewhere."""
 
 
-class Health(health_aio.HealthServicer):
-    """The stock servicer, with the List that it lacks, and with watches that can be ended.
+class Health:
+    """Tells what it has been told.
 
-    Open ones would hold a stop for all of its grace.
+    The stock servicer lacks List, holds a stop for as long as a watch is open, and writes to a watch while it holds a
+    lock: one caller that does not read would have kept it from telling anybody anything ever again.
+
+    Args:
+        delivery: Writes.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._stopping = asyncio.Event()
+    def __init__(self, delivery: Delivery) -> None:
+        self._delivery = delivery
+        self._statuses: dict[str, Status] = {}
+        self._changed = asyncio.Event()
+        self._is_ending = False
+        self._is_stopped = False
+
+    def set(self, name: str, status: Status) -> None:
+        """Set the health of a service; without effect once the whole is about to end."""
+        if not self._is_ending:
+            self._statuses[name] = status
+            self._wake()
+
+    def enter_graceful_shutdown(self) -> None:
+        """Be NOT_SERVING for good."""
+        for name in self._statuses:
+            self.set(name, HealthCheckResponse.NOT_SERVING)
+        self._is_ending = True
 
     def stop(self) -> None:
-        """End all watches."""
-        self._stopping.set()
+        """End all watches: open ones would hold a stop for all of its grace."""
+        self._is_stopped = True
+        self._wake()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def Check(self, request: HealthCheckRequest, context: Context) -> Message:
+        """Tell the health of a service."""
+        status = self._statuses.get(request.service)
+        if status is None:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "service: there is none by that name here")
+        return HealthCheckResponse(status=status)
 
     async def List(self, _request: object, _context: Context) -> Message:
         """Tell the health of everything."""
-        # The published types know neither this method, nor what it returns, nor where the stock servicer keeps it.
-        known: dict[str, Any] = cast("Any", self)._server_status  # noqa: SLF001
-        statuses = {name: HealthCheckResponse(status=status) for name, status in known.items()}
+        # The published types do not know what it returns.
+        statuses = {name: HealthCheckResponse(status=status) for name, status in self._statuses.items()}
         return cast("Message", cast("Any", health_pb2).HealthListResponse(statuses=statuses))
 
     async def Watch(self, request: HealthCheckRequest, context: Context) -> None:
-        """Tell of every change, until the service stops."""
-        tasks = {
-            asyncio.ensure_future(super().Watch(request, context)),
-            asyncio.ensure_future(self._stopping.wait()),
-        }
-        try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
+        """Tell of every change, until the service stops or the caller does not read."""
+        told = None
+        while not self._is_stopped:
+            changed = self._changed
+            status = self._statuses.get(request.service, HealthCheckResponse.SERVICE_UNKNOWN)
+            if status != told:
+                await self._delivery.write(context, HealthCheckResponse(status=status), _UNREAD_SECONDS)
+                told = status
+            else:
+                await changed.wait()
 
 
 class HealthMonitor:
@@ -64,13 +96,13 @@ class HealthMonitor:
 
     Args:
         etcd: The client.
-        servicer: What callers ask.
+        health: What callers ask.
         names: The services that are healthy or not, all alike.
     """
 
-    def __init__(self, etcd: EtcdClient, servicer: health_aio.HealthServicer, names: tuple[str, ...]) -> None:
+    def __init__(self, etcd: EtcdClient, health: Health, names: tuple[str, ...]) -> None:
         self._etcd = etcd
-        self._servicer = servicer
+        self._health = health
         self._names = names
         self._is_serving: bool | None = None
 
@@ -86,11 +118,11 @@ class HealthMonitor:
         try:
             await self._etcd.range(request, Deadline(_PATIENCE_SECONDS))
         except StoreUnavailableError as error:
-            await self._tell(False, f"etcd is not available: {error.why}")
+            self._tell(False, f"etcd is not available: {error.why}")
         else:
-            await self._tell(True, "etcd answers")
+            self._tell(True, "etcd answers")
 
-    async def _tell(self, is_serving: bool, why: str) -> None:
+    def _tell(self, is_serving: bool, why: str) -> None:
         if is_serving is self._is_serving:
             return
         if self._is_serving is not None or not is_serving:
@@ -98,4 +130,4 @@ class HealthMonitor:
         self._is_serving = is_serving
         status = HealthCheckResponse.SERVING if is_serving else HealthCheckResponse.NOT_SERVING
         for name in self._names:
-            await self._servicer.set(name, status)
+            self._health.set(name, status)

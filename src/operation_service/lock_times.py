@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from operation_service.clock import Clock
 from operation_service.model import Lock, Resource
 
+_STALE = 1_000
 _AGAIN_SECONDS = 1.0
 """After this, what has outlived its time is named again, unless it was settled meanwhile."""
 
@@ -111,7 +112,7 @@ class LockTimes:
         """Note that a lock went at a revision."""
         known = self._ends.get((resource, ""))
         if known is not None and known.revision <= revision:
-            del self._ends[resource, ""]
+            self._forget((resource, ""))
 
     def look_again(self) -> None:
         """Begin to look at all that is there, since changes may have been missed."""
@@ -119,7 +120,8 @@ class LockTimes:
 
     def looked(self) -> None:
         """Forget what was neither found nor taken since `look_again`."""
-        self._ends = {held: end for held, end in self._ends.items() if end.look == self._look}
+        for held in [held for held, end in self._ends.items() if end.look != self._look]:
+            self._forget(held)
 
     def is_measured(self, resource: Resource, lock: Lock) -> bool:
         """Whether the end of a lock is known well, and not only as the latest that it can be."""
@@ -168,7 +170,7 @@ class LockTimes:
         held = (outlived.resource, outlived.token)
         known = self._ends.get(held)
         if known is not None and known.revision == outlived.revision:
-            del self._ends[held]
+            self._forget(held)
 
     def _end(self, revision: int, lock: Lock, ends_at: float, *, is_measured: bool) -> _End:
         return _End(revision, lock.locked_until, ends_at, is_measured, self._look)
@@ -183,7 +185,17 @@ class LockTimes:
         self._ends[held] = end
         self._schedule(held, end.ends_at)
 
+    def _forget(self, held: _Held) -> None:
+        del self._ends[held]
+        self._due_at.pop(held, None)
+
     def _schedule(self, held: _Held, due_at: float) -> None:
-        if due_at < self._due_at.get(held, float("inf")):
-            self._due_at[held] = due_at
+        if due_at >= self._due_at.get(held, float("inf")):
+            return
+        self._due_at[held] = due_at
+        if len(self._due) > 2 * len(self._due_at) + _STALE:
+            # What was forgotten, or comes earlier now, is still in there, a day long perhaps.
+            self._due = [(due_at, next(self._count), held) for held, due_at in self._due_at.items()]
+            heapq.heapify(self._due)
+        else:
             heapq.heappush(self._due, (due_at, next(self._count), held))

@@ -101,7 +101,7 @@ class Service:
 
     async def drain(self) -> None:
         """Send callers elsewhere: NOT_SERVING for good, watches ended, a moment to notice."""
-        await self.health.enter_graceful_shutdown()
+        self.health.enter_graceful_shutdown()
         self.watching.stop()
         await asyncio.sleep(_NOTICE_SECONDS)
 
@@ -170,7 +170,7 @@ async def running(
         admission, delivery = Admission(settings.max_calls_in_flight, settings.max_watches), Delivery()
         operations = Operations(store, clock)
         servicer = OperationServicer(operations, listing, watching, delivery, settings.max_lock_seconds)
-        health = Health()
+        health = Health(delivery)
         monitor = HealthMonitor(etcd, health, ("", _SERVICE.full_name))
         methods = wire.handlers(_SERVICE, servicer, delivery, admission)
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE.full_name, methods),))

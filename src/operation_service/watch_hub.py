@@ -205,9 +205,11 @@ class WatchHub:
                 raise WatcherTooSlowError(resume)
             if place.position < self._end:
                 return list(islice(self._buffer, skip, skip + _AT_ONCE))
-            # Waking up now and then is for the sake of `interrupted_seconds`.
+            # Waking up now and then is for the sake of `interrupted_seconds`. Not with asyncio.wait_for: before Python
+            # 3.12 that swallows a cancellation which comes with the news, and gRPC cancels a call only once.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), timeout=1.0)
+                async with asyncio.timeout(1.0):
+                    await self._news.wait()
 
     def _blind_seconds(self, place: "_Place") -> float:
         listened = asyncio.get_running_loop().time() - place.since

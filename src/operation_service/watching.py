@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Sequence
 from dataclasses import dataclass
 
 from operation_service.budget import Budget
@@ -149,21 +149,28 @@ class Watching:
         for first in range(0, len(found), DETAILS_AT_ONCE):
             if self._stopping.is_set():
                 break
-            some = found[first : first + DETAILS_AT_ONCE]
-            deadline = Deadline(_READ_SECONDS)
-            snapshots = await self._store.snapshots([resource for _, resource in some], revision, deadline)
-            present = [
-                Found(resource, snapshot.record, snapshot)
-                for (_, resource), snapshot in zip(some, snapshots, strict=True)
-                if snapshot.record is not None
-            ]
-            for place, view in enumerate(await self._listing.views(present, revision, deadline), first):
+            some = [resource for _, resource in found[first : first + DETAILS_AT_ONCE]]
+            try:
+                views = await self._views(some, revision)
+            except StoreUnavailableError as error:
+                raise WatchInterruptedError(f"etcd is not available: {error.why}", told_up_to + 1) from error
+            for place, view in enumerate(views, first):
                 is_last = place + 1 == len(found)
                 is_last_of_revision = is_last or found[place + 1][0] > found[place][0]
                 told_up_to = revision if is_last else found[place][0] - (not is_last_of_revision)
                 yield Told(_fitting(view.state), view, told_up_to)
         if self._stopping.is_set():
             raise WatchInterruptedError("the service is stopping", told_up_to + 1)
+
+    async def _views(self, resources: Sequence[Resource], revision: int) -> list[View]:
+        deadline = Deadline(_READ_SECONDS)
+        snapshots = await self._store.snapshots(resources, revision, deadline)
+        present = [
+            Found(resource, snapshot.record, snapshot)
+            for resource, snapshot in zip(resources, snapshots, strict=True)
+            if snapshot.record is not None
+        ]
+        return await self._listing.views(present, revision, deadline)
 
     async def _in_order_of_change(self, query: WatchQuery, revision: int) -> list[tuple[int, Resource]]:
         everything = OperationsQuery(query.project, query.name_prefix, frozenset())

@@ -60,10 +60,12 @@ async def test_a_member_that_is_known_not_to_answer_is_passed_over(etcd: str, pr
     gone = client.channel
     feeling = asyncio.ensure_future(client.feel_pulses())
     try:
-        await asyncio.wait_for(client.left(gone), 15)
+        async with asyncio.timeout(15):
+            await client.left(gone)
         second = client.channel
         proxy.holds_answers_back = True
-        await asyncio.wait_for(client.left(second), 15)
+        async with asyncio.timeout(15):
+            await client.left(second)
         third = client.channel
         assert third is not gone
         # When that one fails too, the second, which answers again by then, is better than the one that is gone.

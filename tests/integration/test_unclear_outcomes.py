@@ -1,6 +1,8 @@
 """Rules 13 and 15: all or nothing, also when the answer of etcd is lost, and never beyond the caller's deadline."""
 
 import asyncio
+import http.client
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -255,3 +257,33 @@ async def test_a_shared_lease_that_somebody_revoked_is_replaced(peer: Peer, hand
     await hands.revoke(record.lease)
     await peer.propose("vm/b")
     assert await peer.state("vm/b") == "LOCKED"
+
+
+def all_leases(etcd: str) -> list[int]:
+    """All leases of an etcd, whoever's they are; the package's stubs do not know this call."""
+    connection = http.client.HTTPConnection(etcd.removeprefix("http://"), timeout=10)
+    connection.request("POST", "/v3/lease/leases", "{}")
+    leases = [int(lease["ID"]) for lease in json.load(connection.getresponse()).get("leases", ())]
+    connection.close()
+    return leases
+
+
+async def test_a_caller_that_goes_leaves_no_lease_without_a_key(
+    far_peer: Peer, proxy: EtcdProxy, hands: EtcdHands, etcd: str
+) -> None:
+    """Not a day's worth of them for who retries with a short deadline, and whichever step the call had come to."""
+    for delay in (0.0, 0.001, 0.002, 0.003, 0.005, 0.008, 0.012, 0.02):
+        call = asyncio.create_task(far_peer.named(f"peer-{delay}").propose(f"vm/{delay}", lock_for_seconds=86_400))
+        await asyncio.sleep(delay)
+        proxy.holds_answers_back = True
+        await asyncio.sleep(0.1)
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+        proxy.holds_answers_back = False
+
+    async def leases_have_keys() -> bool:
+        held = {entry.lease for entry in await hands.entries()}
+        leases = await asyncio.to_thread(all_leases, etcd)
+        return {lease for lease in leases if await hands.granted(lease) == 86_400} <= held
+
+    assert await soon(leases_have_keys)

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,17 +29,24 @@ from waiting import soon
 from n0stack.operation.v1alpha import operation_service_pb2 as pb
 from operation_service.changes import Occurrence
 from operation_service.clock import Deadline
-from operation_service.errors import RevisionCompactedError, WatcherTooSlowError, WatchInterruptedError
+from operation_service.errors import (
+    RevisionCompactedError,
+    StoreUnavailableError,
+    WatcherTooSlowError,
+    WatchInterruptedError,
+)
 from operation_service.etcd_client import EtcdClient
 from operation_service.etcd_store import EtcdStore
 from operation_service.expiry import Expiry
 from operation_service.keys import Keys
 from operation_service.leases import Leases
+from operation_service.listing import DETAILS_AT_ONCE, Listing
 from operation_service.lock_times import LockTimes
-from operation_service.model import Event, Resource
+from operation_service.model import Event, Resource, Snapshot
 from operation_service.server import running
 from operation_service.settings import Settings
 from operation_service.watch_hub import WatchHub
+from operation_service.watching import Watching, WatchQuery
 
 
 async def read(watch: Any, count: int) -> list[pb.WatchOperationsResponse]:
@@ -304,6 +311,8 @@ RESOURCE = Resource(PROJECT, NAME)
 class Parts:
     """A hub of its own on the keys of the test's service, and what it is made of."""
 
+    client: EtcdClient
+    keys: Keys
     store: EtcdStore
     hub: WatchHub
 
@@ -314,7 +323,9 @@ async def parts(etcd: str, settings: Settings) -> AsyncIterator[Parts]:
     times = LockTimes(clock)
     store = EtcdStore(client, keys, Leases(client, clock, 60), times, clock)
     expiry = Expiry(client, keys, times)
-    yield Parts(store, WatchHub(client, keys, store, times, expiry=expiry, on_record_gone=lambda _resource: None))
+    yield Parts(
+        client, keys, store, WatchHub(client, keys, store, times, expiry=expiry, on_record_gone=lambda _resource: None)
+    )
     await client.close()
 
 
@@ -441,3 +452,51 @@ async def test_a_change_whose_operation_has_gone_since_is_compacted_and_not_told
     assert await soon(its_details_have_gone)
     with pytest.raises(RevisionCompactedError):
         await parts.store.view_after(change, Deadline(10))
+
+
+async def test_a_watch_that_is_cancelled_while_there_is_news_for_others_is_over(etcd: str, settings: Settings) -> None:
+    async with running(settings, [etcd]) as service, connected(service.address) as peer:
+        others = [await peer.watching(project="another") for _ in range(100)]
+        writing = [asyncio.create_task(_propose_on_and_on(peer, f"vm/{number}")) for number in range(8)]
+        for watch in others:
+            await asyncio.sleep(0.005)
+            watch.cancel()
+        for task in writing:
+            task.cancel()
+        await asyncio.gather(*writing, return_exceptions=True)
+
+        async def all_are_over() -> bool:
+            return service.admission.watches.inside == 0
+
+        assert await soon(all_are_over)
+
+
+async def _propose_on_and_on(peer: Peer, name: str) -> None:
+    while True:
+        await peer.propose(name)
+
+
+async def test_a_watch_whose_beginning_breaks_off_tells_from_where_to_resume(
+    peer: Peer, parts: Parts, hands: EtcdHands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(60):
+        await peer.propose(f"vm/{number}")
+    listing = Listing(parts.client, parts.keys, parts.store)
+    watching = Watching(parts.client, parts.keys, parts.store, listing, parts.hub)
+    # After the first page etcd is out of reach.
+    reachable = parts.store.snapshots
+    pages = 0
+
+    async def snapshots(resources: Sequence[Resource], revision: int, deadline: Deadline) -> list[Snapshot]:
+        nonlocal pages
+        pages += 1
+        if pages > 1:
+            raise StoreUnavailableError("it cannot be reached")
+        return await reachable(resources, revision, deadline)
+
+    monkeypatch.setattr(parts.store, "snapshots", snapshots)
+    watch = watching.watch(WatchQuery("", "", 0), await hands.revision())
+    told = [await anext(watch) for _ in range(DETAILS_AT_ONCE)]
+    with pytest.raises(WatchInterruptedError) as caught:
+        await anext(watch)
+    assert caught.value.metadata["resume_revision"] == str(told[-1].revision + 1)

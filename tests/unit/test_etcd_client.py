@@ -52,6 +52,7 @@ async def test_who_waits_for_a_member_to_be_left_is_told(client: EtcdClient) -> 
     await asyncio.sleep(0)
     assert not waiting.done()
     client.leave(first)
-    await asyncio.wait_for(waiting, 5)
-    # One that was left before is no news.
-    await asyncio.wait_for(client.left(first), 5)
+    async with asyncio.timeout(5):
+        await waiting
+        # One that was left before is no news.
+        await client.left(first)

@@ -296,11 +296,26 @@ class TestWhatHasOutlivedItsTime:
         ]
 
     def test_costs_no_memory_for_each_renewal(self, clock: FakeClock, times: LockTimes) -> None:
-        for number in range(1_000):
+        for number in range(5_000):
             times.taken(RESOURCE, REVISION + number, lock_of(60, later=number), asked_at=clock.monotonic())
             clock.push(monotonic=1)
             assert self.outlived(times) == []
         assert len(times._due) <= 2  # noqa: SLF001, nothing else tells
+
+    def test_costs_no_memory_for_each_renewal_for_a_shorter_time(self, clock: FakeClock, times: LockTimes) -> None:
+        for number in range(5_000):
+            times.taken(RESOURCE, REVISION + number, lock_of(6_000 - number), asked_at=clock.monotonic())
+        assert len(times._due) < 1_500  # noqa: SLF001, as above
+        clock.push(monotonic=1_002)
+        assert self.outlived(times) == [Outlived(RESOURCE, "", REVISION + 4_999)]
+
+    def test_costs_no_memory_for_locks_that_have_gone(self, clock: FakeClock, times: LockTimes) -> None:
+        for number in range(5_000):
+            resource = Resource("project", f"vm/{number}")
+            times.taken(resource, REVISION + number, lock_of(86_400), asked_at=clock.monotonic())
+            times.gone(resource, REVISION + number + 1)
+        assert len(times._due) < 1_500  # noqa: SLF001, as above
+        assert not times._due_at  # noqa: SLF001, as above
 
     def test_a_cancelled_peer_is_refused_for_no_longer_than_it_would_have_held_its_lock(
         self, clock: FakeClock, times: LockTimes
