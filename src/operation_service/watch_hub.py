@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from itertools import islice
 
@@ -25,7 +25,7 @@ from operation_service.errors import (
     WatcherTooSlowError,
     WatchInterruptedError,
 )
-from operation_service.etcd_client import EtcdClient
+from operation_service.etcd_client import EtcdClient, RevisionGoneError
 from operation_service.etcd_store import EtcdStore
 from operation_service.etcd_watch import Batch, EtcdWatch
 from operation_service.expiry import Expiry
@@ -36,6 +36,9 @@ from operation_service.model import Event, Resource, View
 _log = logging.getLogger(__name__)
 
 _BUFFERED = 10_000
+_BACK_REVISIONS = 5_000
+"""So far back a hub begins, if etcd's history is there: when a replica starts again, the watches that come back to it
+were somewhere in there, and each that was not would need a watch of etcd of its own, until something happens."""
 _BUFFERED_BYTES = 32 * 1024 * 1024
 """A record may be 70 KiB (an error of 64 KiB, a log of 4 KiB); usual ones leave room for twice as many."""
 _VIEWS_KEPT = 200
@@ -121,6 +124,7 @@ class WatchHub:
         self._end = 0
         self._epoch = 0
         self._complete_from: int | None = None
+        self._seen_up_to = 0
         self._news = asyncio.Event()
         self._watch: EtcdWatch | None = None
         self._is_stopping = False
@@ -131,17 +135,27 @@ class WatchHub:
         """Receive changes until cancelled; begin anew when etcd has compacted away what was missed."""
         while True:
             try:
-                revision = await self._store.current_revision(Deadline(_READ_SECONDS))
-                self._begin(revision + 1)
+                self._seen_up_to = await self._store.current_revision(Deadline(_READ_SECONDS))
+                start = await self._start(self._seen_up_to)
+                self._begin(start)
                 await self._expiry.look()
-                watch = self._watch = EtcdWatch(self._etcd, self._keys.watched, revision + 1)
+                watch = self._watch = EtcdWatch(self._etcd, self._keys.watched, start)
                 async with contextlib.aclosing(watch.batches()) as batches:
                     async for batch in batches:
                         self._receive(batch)
-            except StoreError:
-                await asyncio.sleep(_PAUSE_SECONDS)
             except RevisionCompactedError as error:
                 _log.warning("changes up to revision %d were missed: etcd has compacted them", error.compact_revision)
+            except StoreError:
+                await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def _start(self, revision: int) -> int:
+        """Return from where to hear, given the current revision: from a while ago, if etcd's history reaches so far."""
+        start = max(1, revision + 1 - _BACK_REVISIONS)
+        try:
+            await self._store.count(self._keys.all_locks(), max(1, start - 1), Deadline(_READ_SECONDS))
+        except RevisionGoneError:
+            return revision + 1
+        return start
 
     def stop(self) -> None:
         """End all listeners: the service is stopping."""
@@ -225,10 +239,8 @@ class WatchHub:
 
     def _receive(self, batch: Batch) -> None:
         happened = occurrences(batch, self._keys)
-        for occurrence in happened:
-            if occurrence.event is Event.CANCELLED and occurrence.record and occurrence.record.lock:
-                self._times.cancelled(occurrence.resource, batch.revision, occurrence.record.lock)
-        self._note(batch)
+        if batch.revision > self._seen_up_to:
+            self._note(batch, happened)
         for occurrence in happened:
             entry = Entry(occurrence, self._end)
             self._end += 1
@@ -243,8 +255,11 @@ class WatchHub:
         self._forget_views()
         self._wake()
 
-    def _note(self, batch: Batch) -> None:
+    def _note(self, batch: Batch, happened: Iterable[Occurrence]) -> None:
         """Pass on what others have to know of locks and records."""
+        for occurrence in happened:
+            if occurrence.event is Event.CANCELLED and occurrence.record and occurrence.record.lock:
+                self._times.cancelled(occurrence.resource, batch.revision, occurrence.record.lock)
         for event in batch.events:
             with contextlib.suppress(ValueError, CorruptRecordError):
                 resource = self._keys.resource_of(event.kv.key)

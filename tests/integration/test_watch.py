@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import http.client
 import logging
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -500,3 +501,51 @@ async def test_a_watch_whose_beginning_breaks_off_tells_from_where_to_resume(
     with pytest.raises(WatchInterruptedError) as caught:
         await anext(watch)
     assert caught.value.metadata["resume_revision"] == str(told[-1].revision + 1)
+
+
+def watchers_of(etcd: str) -> float:
+    """How many watches an etcd serves, by its own word."""
+    connection = http.client.HTTPConnection(etcd.removeprefix("http://"), timeout=10)
+    connection.request("GET", "/metrics")
+    lines = connection.getresponse().read().decode().splitlines()
+    connection.close()
+    (value,) = (line.split()[1] for line in lines if line.startswith("etcd_debugging_mvcc_watcher_total "))
+    return float(value)
+
+
+async def test_watches_that_come_back_after_a_restart_share_the_one_watch_of_etcd(
+    etcd: str, settings: Settings, hands: EtcdHands
+) -> None:
+    async with running(settings, [etcd]) as service, connected(service.address) as peer:
+        watch = await peer.watching()
+        await peer.propose()
+        last = (await watch.read()).revision
+        watch.cancel()
+    # What happens meanwhile to other keys of the same etcd is no news for anybody here.
+    for _ in range(3):
+        await hands.put("foreign", b"x")
+    async with running(settings, [etcd]) as service, connected(service.address) as peer:
+        one = await asyncio.to_thread(watchers_of, etcd)
+        watches = [await peer.watching(start_revision=last + 1) for _ in range(20)]
+        # Time for those to begin that must not.
+        await asyncio.sleep(0.5)
+        assert await asyncio.to_thread(watchers_of, etcd) == one
+        await peer.append("since then")
+        for watch in watches:
+            assert (await watch.read()).event == pb.OPERATION_EVENT_LOGGED
+
+
+async def test_what_a_replica_hears_of_the_past_is_no_news_of_locks(
+    peer: Peer, etcd: str, settings: Settings, hands: EtcdHands
+) -> None:
+    """It would take a lock of long ago for one that was taken just now."""
+    before = await hands.revision()
+    await peer.propose(lock_for_seconds=600)
+    clock = TestClock()
+    clock.push(seconds=300)
+    async with running(settings, [etcd], clock) as service, connected(service.address) as late:
+        watch = await late.watching(start_revision=before + 1)
+        assert (await watch.read()).operation.name == NAME
+        (record,) = (await late.list()).operations
+        # By the wall clocks, which is all that there is to go by in a list: the lease was not asked.
+        assert record.remaining.ToTimedelta().total_seconds() < 310
