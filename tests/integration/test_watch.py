@@ -524,12 +524,17 @@ async def test_watches_that_come_back_after_a_restart_share_the_one_watch_of_etc
     # What happens meanwhile to other keys of the same etcd is no news for anybody here.
     for _ in range(3):
         await hands.put("foreign", b"x")
+    others = await asyncio.to_thread(watchers_of, etcd)
     async with running(settings, [etcd]) as service, connected(service.address) as peer:
-        one = await asyncio.to_thread(watchers_of, etcd)
+
+        async def hub_stands() -> bool:
+            return await asyncio.to_thread(watchers_of, etcd) == others + 1
+
+        assert await soon(hub_stands)
         watches = [await peer.watching(start_revision=last + 1) for _ in range(20)]
         # Time for those to begin that must not.
         await asyncio.sleep(0.5)
-        assert await asyncio.to_thread(watchers_of, etcd) == one
+        assert await hub_stands()
         await peer.append("since then")
         for watch in watches:
             assert (await watch.read()).event == pb.OPERATION_EVENT_LOGGED
