@@ -149,13 +149,24 @@ class WatchHub:
                 await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _start(self, revision: int) -> int:
-        """Return from where to hear, given the current revision: from a while ago, if etcd's history reaches so far."""
-        start = max(1, revision + 1 - _BACK_REVISIONS)
+        """Return from where to hear, given the current revision: from a while ago, or as far as etcd's history goes."""
+        start, end = max(1, revision + 1 - _BACK_REVISIONS), revision + 1
+        middle = start
+        while start < end:
+            # etcd does not tell which revision it has compacted, only that one is gone.
+            if await self._is_kept(max(1, middle - 1)):
+                end = middle
+            else:
+                start = middle + 1
+            middle = (start + end) // 2
+        return end
+
+    async def _is_kept(self, revision: int) -> bool:
         try:
-            await self._store.count(self._keys.all_locks(), max(1, start - 1), Deadline(_READ_SECONDS))
+            await self._store.count(self._keys.all_locks(), revision, Deadline(_READ_SECONDS))
         except RevisionGoneError:
-            return revision + 1
-        return start
+            return False
+        return True
 
     def stop(self) -> None:
         """End all listeners: the service is stopping."""
