@@ -193,7 +193,7 @@ class FencingTokenMismatchError(RefusedError):
         now = f"it is locked with {current}" if current else "it is not locked"
         super().__init__(
             f"{resource} is not locked with the n0stack-fencing-token {sent} that came with the call ({now}): "
-            "the lock was lost, stop working on the resource",
+            "the lock was lost, or never held: stop working on the resource",
             metadata={"fencing_token": str(current)},
         )
 

@@ -42,6 +42,7 @@ _log = logging.getLogger(__name__)
 _SERVICE = pb.DESCRIPTOR.services_by_name["OperationService"]
 _HEALTH: ServiceDescriptor = cast("Any", health_pb2.DESCRIPTOR).services_by_name["Health"]
 
+_AGAIN_SECONDS = 1.0
 _NOTICE_SECONDS = 0.5
 """Between NOT_SERVING and the closed port, so that those who ask for health learn it before they are cut off."""
 _GRACE_SECONDS = 10.0
@@ -194,19 +195,29 @@ async def running(
 
 
 class _Signals:
-    """SIGTERM and SIGINT: end in good order once the service serves; at once before that, or when sent again."""
+    """SIGTERM and SIGINT: end in good order once the service serves; at once before that, or when sent again.
+
+    Again means a second later: make, and a terminal, send one signal to the service both directly and by its parents.
+    """
 
     def __init__(self) -> None:
         self._task = asyncio.current_task()
         self._is_waited_for = False
+        self._received_at = 0.0
         self._received = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._receive)
 
     def _receive(self) -> None:
-        if self._task is not None and (self._received.is_set() or not self._is_waited_for):
+        now = asyncio.get_running_loop().time()
+        if not self._received.is_set():
+            self._received_at = now
+            self._received.set()
+            if self._task is not None and not self._is_waited_for:
+                self._task.cancel()
+        elif self._task is not None and now - self._received_at > _AGAIN_SECONDS:
+            _log.warning("asked to stop again: ending at once, calls in flight are cut off")
             self._task.cancel()
-        self._received.set()
 
     async def wait(self) -> None:
         """Wait for the first one."""
@@ -226,7 +237,7 @@ def _bind(server: grpc.aio.Server, listen: str) -> str:
         return f"{host}:{server.add_insecure_port(listen)}"
     except RuntimeError as error:
         raise SettingsError(
-            f"--listen: cannot listen on {listen}: the port is in use, or the host is not this machine's"
+            f"--listen: cannot listen on {listen}: the port is in use, or the host is none of this machine's"
         ) from error
 
 

@@ -6,10 +6,18 @@ import random
 import signal
 import sys
 import tempfile
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 
 from e2e.support_e2e import etcd_binary, start_server
 from fuzz.run import Plan, Verdict, fuzz
+
+from operation_service.embedded_etcd import EmbeddedEtcdError
+from operation_service.settings import SettingsError
+
+_CANNOT = 2
+_INTERRUPTED = 130
 
 
 def _arguments() -> argparse.Namespace:
@@ -19,7 +27,18 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--first", type=int, default=0, help="the number of the first request")
     parser.add_argument("--only", default="", help="a part of the names of the kinds to send")
     parser.add_argument("--log", type=Path, help="where the service's log goes")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.requests < 1:
+        parser.error("--requests: at least 1")
+    return arguments
+
+
+async def _until_signalled(work: Coroutine[Any, Any, Verdict]) -> Verdict:
+    """Do the work; a signal cancels it, so that what was started for it ends in order."""
+    task = asyncio.ensure_future(work)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    return await task
 
 
 async def _run(plan: Plan, log: Path | None) -> Verdict:
@@ -40,7 +59,14 @@ def main() -> int:
     sys.stdout.write(f"SEED={seed} REQUESTS={arguments.requests}\n")
     sys.stdout.flush()
     plan = Plan(seed, arguments.requests, arguments.first, arguments.only)
-    verdict = asyncio.run(_run(plan, arguments.log))
+    try:
+        verdict = asyncio.run(_until_signalled(_run(plan, arguments.log)))
+    except asyncio.CancelledError:
+        sys.stdout.write("interrupted; nothing is left behind\n")
+        return _INTERRUPTED
+    except (EmbeddedEtcdError, SettingsError) as error:
+        sys.stdout.write(f"ETCD=...: {error}\n")
+        return _CANNOT
     failures = [f"FAILED: {failure}" for failure in verdict.failures] or ["passed"]
     sys.stdout.write("\n".join([verdict.report, *failures, ""]))
     return 1 if verdict.failures else 0
