@@ -16,7 +16,7 @@ from chaos.cluster import Member
 from chaos.etcd_admin import EtcdAdmin
 from chaos.faults import Client, Targets
 from chaos.links import Link
-from chaos.namespaces import Network, Place, why_not
+from chaos.namespaces import Network, Place, are_demanded, why_not
 from chaos.process import Process
 from chaos.replica import Replica, find_libfaketime
 from chaos.store import StoreServer, Values
@@ -66,7 +66,7 @@ class Arena:
     @property
     def doors(self) -> list[str]:
         """The replicas' addresses, as clients know them."""
-        return [f"127.0.0.1:{replica.door.port}" for replica in self.targets.replicas]
+        return [replica.address for replica in self.targets.replicas]
 
     @property
     def processes(self) -> list[Process]:
@@ -137,6 +137,8 @@ async def arena(directory: Path, seed: int, broken: str) -> AsyncIterator[Arena]
 
 async def _places(stack: contextlib.AsyncExitStack) -> tuple[list[Place], list[str]]:
     if why := why_not():
+        if are_demanded():
+            raise ArenaError(f"members of etcd cannot be cut off: {why}")
         return [Place("127.0.0.1")] * _MEMBERS, [f"cutting members of etcd off: {why}; they all run on loopback"]
     network = Network()
     stack.push_async_callback(network.close)

@@ -1,39 +1,79 @@
-"""The service with a mistake built in, to see that the checker finds it: `python -m chaos.broken MISTAKE serve ...`."""
+"""The service with a mistake built in, to see that a run finds it: `python -m chaos.broken MISTAKE serve ...`.
 
+Production code has no switch for any of these, and so they reach into its privates.
+"""
+
+import asyncio
 import sys
+from collections.abc import Callable
 
+from chaos.schedule import Kind
 from etcd3 import etcdrpc
 
 from operation_service import cli
 from operation_service.etcd_store import Attempt, EtcdStore
+from operation_service.expiry import Expiry
+from operation_service.lock_times import LockTimes, Outlived
 
 LOCK_GUARD = "lock-guard"
 """A commit does not check that the lock is as it was when the change was decided."""
 GUARDS = "guards"
 """Nor that the record is."""
-MISTAKES = (LOCK_GUARD, GUARDS)
+EXPIRY = "expiry"
+"""Nobody ends what has outlived its time: a change of etcd's leader gives every lock its whole time again."""
+EARLY_EXPIRY = "early-expiry"
+"""What is still there half a second before its deadline is taken for what has outlived its time."""
+
+_EARLY_SECONDS = 1.5
+"""The service waits for a second, to let etcd do it."""
 
 
-def break_guards(mistake: str) -> None:
-    """Leave guards out of every transaction.
-
-    Raises:
-        ValueError: There is no such mistake.
-    """
-    if mistake not in MISTAKES:
-        raise ValueError(f"there is no mistake {mistake!r}, only {', '.join(MISTAKES)}")
-    whole = EtcdStore._guards  # noqa: SLF001, production code has no switch for this
+def break_guards(*, record_too: bool) -> None:
+    """Leave guards out of every transaction."""
+    whole = EtcdStore._guards  # noqa: SLF001
 
     def guards(self: EtcdStore, attempt: Attempt) -> list[etcdrpc.Compare]:
         resource = attempt.command.resource
         unchecked = {self._keys.lock(resource)}
-        if mistake == GUARDS:
+        if record_too:
             unchecked.add(self._keys.record(resource))
         return [guard for guard in whole(self, attempt) if guard.key not in unchecked]
 
     EtcdStore._guards = guards  # type: ignore[method-assign]  # noqa: SLF001
 
 
+def break_expiry() -> None:
+    """End nothing."""
+
+    async def run(self: Expiry) -> None:
+        """Wait for ever, as what is well does."""
+        del self
+        await asyncio.Event().wait()
+
+    Expiry.run = run  # type: ignore[method-assign]
+
+
+def hasten_expiry() -> None:
+    """End everything too early."""
+    on_time = LockTimes.outlived
+
+    def outlived(self: LockTimes, grace_seconds: float, limit: int) -> list[Outlived]:
+        return on_time(self, grace_seconds - _EARLY_SECONDS, limit)
+
+    LockTimes.outlived = outlived  # type: ignore[method-assign]
+
+
+_BREAK: dict[str, Callable[[], None]] = {
+    LOCK_GUARD: lambda: break_guards(record_too=False),
+    GUARDS: lambda: break_guards(record_too=True),
+    EXPIRY: break_expiry,
+    EARLY_EXPIRY: hasten_expiry,
+}
+MISTAKES = tuple(_BREAK)
+NEEDS = {EXPIRY: (Kind.KILL_LEADER,) * 8}
+"""What has to happen for a mistake to show."""
+
+
 if __name__ == "__main__":
-    break_guards(sys.argv.pop(1))
+    _BREAK[sys.argv.pop(1)]()
     cli.main()

@@ -64,6 +64,7 @@ class Caller:
         self._name = name
         self._recorder = recorder
         self._rng = rng
+        self._addresses = list(replicas)
         self._channels = [grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS) for address in replicas]
         self._peers = [Peer(channel) for channel in self._channels]
         self._replica = rng.randrange(len(replicas))
@@ -147,6 +148,7 @@ class Caller:
 
     async def _change(self, rpc: str, resource: str, fence: int = 0, **fields: Any) -> Answer:
         peer, message = self._choose(), self.new_message()
+        address = self._addresses[self._replica]
         facts: dict[str, Any] = {
             "client": self.client,
             "rpc": rpc,
@@ -166,12 +168,16 @@ class Caller:
         except grpc.aio.AioRpcError as error:
             return self._failed(facts, error)
         ended = time.monotonic()
+        said_until = _said_until(operation, facts["lock_for_seconds"])
         call = Call(
             **facts,
             ended=ended,
             outcome=Outcome.OK,
+            replica=address,
             fencing_token=peer.fencing_token or 0,
-            told_until=_told_until(operation, facts, ended),
+            said_until=said_until,
+            told_until=said_until
+            and told_until(said_until, began=facts["began"], ended=ended, lock_for_seconds=facts["lock_for_seconds"]),
             logs=tuple(messages(operation)),
         )
         self._recorder.add(call)
@@ -215,14 +221,8 @@ def outcome_of(refusal: Refusal | None) -> Outcome:
     return Outcome.REFUSED
 
 
-def _told_until(operation: Operation, facts: dict[str, Any], ended: float) -> float:
+def _said_until(operation: Operation, lock_for_seconds: int) -> float:
     """Return 0 for what shows no lock, and for what did not set its time: there the grant's own word counts."""
-    if not operation.HasField("locked_until") or not facts["lock_for_seconds"]:
+    if not operation.HasField("locked_until") or not lock_for_seconds:
         return 0.0
-    return told_until(
-        operation.locked_until.ToDatetime(UTC).timestamp(),
-        time.time() - time.monotonic(),
-        began=facts["began"],
-        ended=ended,
-        lock_for_seconds=facts["lock_for_seconds"],
-    )
+    return operation.locked_until.ToDatetime(UTC).timestamp() - (time.time() - time.monotonic())

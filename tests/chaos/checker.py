@@ -8,6 +8,7 @@ own, that all watchers watched all resources, and that the retention time is lon
 from collections.abc import Iterable
 
 from chaos.checker_changes import check_changes
+from chaos.checker_deadlines import check_deadlines
 from chaos.checker_facts import Facts
 from chaos.checker_fencing import check_fencing
 from chaos.checker_locks import check_locks
@@ -23,6 +24,7 @@ __all__ = ["Kind", "Violation", "check"]
 
 _CHECKS = (
     check_locks,
+    check_deadlines,
     check_fencing,
     check_messages,
     check_changes,

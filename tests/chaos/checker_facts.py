@@ -12,7 +12,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from chaos.checker_coverage import Account, Coverage
-from chaos.history import Began, Call, Entry, FinalRecord, FinalValue, Outcome, Seen, Update, UpdateBegan, WatchBegan
+from chaos.history import (
+    Began,
+    Call,
+    ClockSet,
+    Entry,
+    FinalRecord,
+    FinalValue,
+    Outcome,
+    Seen,
+    Update,
+    UpdateBegan,
+    WatchBegan,
+)
 
 EXPIRIES = frozenset({"EXPIRED", "OPERATOR_DEAD"})
 LOGS_SHOWN = 100
@@ -85,6 +97,8 @@ class Facts:
     def __init__(self, entries: Iterable[Entry]) -> None:
         self.resources: defaultdict[str, Resource] = _Resources()
         self.accounts: defaultdict[tuple[str, int], Account] = defaultdict(Account)
+        self.clocks: defaultdict[str, list[ClockSet]] = defaultdict(list)
+        """By replica, how its wall clock was set."""
         self.senders: dict[str, Call] = {}
         """By message, who sent it."""
         self.places: dict[str, Event] = {}
@@ -93,7 +107,10 @@ class Facts:
         self._answered: Counter[tuple[str, str, str, str]] = Counter()
         self._begun_updates: dict[str, UpdateBegan] = {}
         for entry in entries:
-            self._add(entry)
+            if isinstance(entry, ClockSet):
+                self.clocks[entry.replica].append(entry)
+            else:
+                self._add(entry)
         for update in self._begun_updates.values():
             self.resources[update.resource].updates.append(_unanswered_update(update))
         for key, began in self._began.items():

@@ -12,6 +12,7 @@ class Kind(StrEnum):
     TWO_HOLDERS = "two holders"
     EARLY_GRANT = "early grant"
     EARLY_EXPIRY = "early expiry"
+    LOCKED_UNTIL = "locked_until"
     FENCING = "fencing token"
     ANSWER = "answer"
     LOST_CHANGE = "lost change"

@@ -72,7 +72,9 @@ class Faults:
         began = time.monotonic()
         target = await self._do(fault)
         if target:
-            self._recorder.add(Fault(kind=fault.kind, target=target, began=began, ended=time.monotonic()))
+            ended = time.monotonic()
+            mending = min(began + fault.seconds, ended)
+            self._recorder.add(Fault(kind=fault.kind, target=target, began=began, ended=ended, mending=mending))
         else:
             self.skipped += 1
 

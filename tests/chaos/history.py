@@ -41,6 +41,8 @@ class Call(msgspec.Struct, frozen=True, tag="call", kw_only=True):
         fencing_token: As told in the answer. 0: none.
         told_until: Until when the client may rely on its lock: the answer's locked_until, on the monotonic clock; or
             `began + lock_for_seconds`, where the replica's wall clock is plainly wrong. 0: the answer shows no lock.
+        said_until: The answer's locked_until on the monotonic clock, whether it can be right or not. 0: see told_until.
+        replica: The address of the replica that acknowledged a change.
         revision: Of what "get" answered.
         state: Of what "get" answered, such as "LOCKED". Empty: NOT_FOUND.
         logs: The messages that "get", or a change, answered with: the newest 100, oldest first.
@@ -60,6 +62,8 @@ class Call(msgspec.Struct, frozen=True, tag="call", kw_only=True):
     is_disabled_cancel: bool = False
     fencing_token: int = 0
     told_until: float = 0.0
+    said_until: float = 0.0
+    replica: str = ""
     revision: int = 0
     state: str = ""
     logs: tuple[str, ...] = ()
@@ -202,15 +206,31 @@ class Fault(msgspec.Struct, frozen=True, tag="fault", kw_only=True):
         target: To what.
         began: When it was begun.
         ended: When it was mended.
+        mending: When that was begun: a member that is started again takes a while. 0: with the fault itself.
     """
 
     kind: str
     target: str
     began: float
     ended: float
+    mending: float = 0.0
 
 
-Entry = Call | Began | WatchBegan | Seen | Update | UpdateBegan | FinalValue | FinalRecord | Fault
+class ClockSet(msgspec.Struct, frozen=True, tag="clock_set", kw_only=True):
+    """The wall clock of a replica was put right, or wrong; the replica looks at it once a second.
+
+    Attributes:
+        replica: Its address, as clients know it.
+        at: When.
+        ahead: By how much it is ahead of the machine's from then on.
+    """
+
+    replica: str
+    at: float
+    ahead: float
+
+
+Entry = Call | Began | WatchBegan | Seen | Update | UpdateBegan | FinalValue | FinalRecord | Fault | ClockSet
 
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[Entry] = msgspec.json.Decoder(Entry)

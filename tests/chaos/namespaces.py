@@ -1,9 +1,11 @@
 """Network namespaces for the members of etcd, on a bridge of the run's own: who is cut off is a black hole for all."""
 
 import asyncio
+import functools
 import itertools
 import os
 import shutil
+import subprocess
 from dataclasses import dataclass
 
 _SUBNETS = range(1, 250)
@@ -28,13 +30,24 @@ class NetworkError(Exception):
     """A command of `ip` failed."""
 
 
+@functools.cache
 def why_not() -> str:
-    """Say why there can be no namespaces here; empty if there can."""
-    if shutil.which("ip") is None:
+    """Say why there can be no namespaces here; empty if there can. Root in a container may lack what they take."""
+    ip = shutil.which("ip")
+    if ip is None:
         return "there is no `ip`"
-    if os.geteuid() != 0:
-        return "this is not root"
+    name = f"chp{os.getpid()}"
+    for kind, more in (("link", ("type", "bridge")), ("netns", ())):
+        made = subprocess.run([ip, kind, "add", name, *more], capture_output=True, text=True, check=False)
+        subprocess.run([ip, kind, "delete", name], capture_output=True, check=False)
+        if made.returncode:
+            return f"`ip {kind} add` fails ({made.stderr.strip()})"
     return ""
+
+
+def are_demanded() -> bool:
+    """Whether CHAOS_NEEDS_NAMESPACES=1 says that there have to be some here: then doing without is an error."""
+    return os.environ.get("CHAOS_NEEDS_NAMESPACES") == "1"
 
 
 class Network:

@@ -4,8 +4,10 @@ import random
 import re
 import shutil
 import sys
+import time
 from pathlib import Path
 
+from chaos.history import ClockSet
 from chaos.links import Link
 from chaos.process import Process
 
@@ -50,12 +52,19 @@ class Replica:
         self._rng = rng
         self._broken = broken
         self._offset = 0.0
+        self.clocks: list[ClockSet] = []
+        """How its wall clock was set, in this order."""
         self._clock_path = process.log_path.with_suffix(".clock")
 
     @property
     def name(self) -> str:
         """For people."""
         return self.process.name
+
+    @property
+    def address(self) -> str:
+        """As clients know it."""
+        return f"127.0.0.1:{self.door.port}"
 
     async def start(self) -> None:
         """Start it, for the first time or again, with a wall clock that is right or an hour off."""
@@ -85,6 +94,8 @@ class Replica:
         draft = self._clock_path.with_suffix(".draft")
         draft.write_text(f"{offset:+.0f}\n", encoding="ascii")
         shutil.move(draft, self._clock_path)
+        ahead = offset if self._libfaketime is not None else 0.0
+        self.clocks.append(ClockSet(replica=self.address, at=time.monotonic(), ahead=ahead))
 
     def step_clock(self, seconds: float) -> None:
         """Let its wall clock jump."""

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 
-from chaos.history import Call, Entry, Fault, Outcome, Update
+from chaos.allowance import PROMISED_SECONDS
+from chaos.checker_facts import Facts
+from chaos.history import Call, Entry, Fault, Outcome, Seen, Update
 from chaos.takeover import Takeover, takeovers
 
-_SLOW_TAKEOVER = 2.5
 _SHOWN = 10
 
 
@@ -67,7 +68,7 @@ class Delays:
     def of(cls, found: Iterable[Takeover]) -> "Delays":
         """Sum them up."""
         delays = sorted(each.delay for each in found)
-        late = sum(delay > _SLOW_TAKEOVER for delay in delays)
+        late = sum(delay > PROMISED_SECONDS for delay in delays)
         return cls(len(delays), percentile(delays, 0.5), percentile(delays, 0.99), max(delays, default=0.0), late)
 
 
@@ -78,11 +79,18 @@ class Report:
     run: Run
     faults: dict[str, tuple[int, float]]
     calls: dict[str, dict[str, int]]
+    events: int
     updates: dict[str, int]
     silence: Silence
     quiet_takeovers: Delays
     all_takeovers: Delays
+    takeovers: tuple[Takeover, ...]
     violations: tuple[str, ...]
+
+    @property
+    def changes(self) -> int:
+        """How many were acknowledged."""
+        return sum(counts.get(Outcome.OK, 0) for rpc, counts in self.calls.items() if rpc != "get")
 
     def as_dict(self) -> dict[str, object]:
         """For JSON."""
@@ -108,15 +116,17 @@ def make_report(run: Run, entries: Sequence[Entry], violations: Sequence[str]) -
     """Sum a history up."""
     calls = [entry for entry in entries if isinstance(entry, Call)]
     faults = sorted((entry for entry in entries if isinstance(entry, Fault)), key=lambda fault: fault.began)
-    found = takeovers(calls, faults)
+    found = takeovers(Facts(entries), faults)
     return Report(
         run=run,
         faults=_faults(faults),
         calls=_calls(calls),
+        events=sum(isinstance(entry, Seen) for entry in entries),
         updates=dict(Counter(entry.outcome.value for entry in entries if isinstance(entry, Update))),
         silence=longest_silence(calls, faults, run.began, run.quiet_at),
         quiet_takeovers=Delays.of(each for each in found if each.is_quiet),
         all_takeovers=Delays.of(found),
+        takeovers=tuple(found),
         violations=tuple(violations),
     )
 
@@ -137,8 +147,8 @@ def _calls(calls: Iterable[Call]) -> dict[str, dict[str, int]]:
     return {rpc: dict(counts[rpc].most_common()) for rpc in sorted(counts)}
 
 
-def as_text(report: Report) -> str:
-    """Write the table for people."""
+def as_text(report: Report, problems: Sequence[str] = ()) -> str:
+    """Write the table for people, with what was found wrong beside the violations."""
     run = report.run
     lines = [f"seed {run.seed}, {run.seconds:.0f} s" + (f", broken on purpose: {run.broken}" if run.broken else "")]
     lines += [f"left out: {what}" for what in run.left_out]
@@ -156,16 +166,26 @@ def as_text(report: Report) -> str:
         f"longest time without success: {silence.seconds:.1f} s at {silence.began - run.began:.0f} s, during {during}",
         _delay_line("with no fault near", report.quiet_takeovers),
         _delay_line("all", report.all_takeovers),
-        f"watches: {run.resumptions} resumed, {run.new_accounts} begun anew",
+        f"watches: {run.resumptions} resumed, {run.new_accounts} begun anew"
+        + (" (what they missed before that is judged by what clients were told alone)" if run.new_accounts else ""),
         "peak memory: " + ", ".join(f"{name} {size / 2**20:.0f} MiB" for name, size in sorted(run.peak_rss.items())),
         "",
-        f"violations: {len(report.violations)} {_kinds(report.violations)}",
+        _judged_line(report),
+        f"violations: {len(report.violations)} {_kinds(report.violations)}".rstrip(),
         *(f"  {violation.splitlines()[0]}" for violation in report.violations[:_SHOWN]),
     ]
     if len(report.violations) > _SHOWN:
         lines.append(f"  ... and {len(report.violations) - _SHOWN} more")
-    lines += [f"problem: {problem}" for problem in run.problems]
+    lines += [f"problem: {problem}" for problem in problems[:_SHOWN]]
+    if len(problems) > _SHOWN:
+        lines.append(f"  ... and {len(problems) - _SHOWN} more")
     return "\n".join(lines)
+
+
+def _judged_line(report: Report) -> str:
+    calls = sum(sum(counts.values()) for counts in report.calls.values())
+    changed = f"{report.events} events, {sum(report.updates.values())} updates"
+    return f"judged: {calls} calls, {changed}, {report.all_takeovers.count} takeovers"
 
 
 def _kinds(violations: Sequence[str]) -> str:
@@ -189,7 +209,9 @@ def _counts(counts: dict[str, int]) -> str:
 
 
 def _delay_line(which: str, delays: Delays) -> str:
+    if not delays.count:
+        return f"takeover after a lock ran out, {which}: never"
     return (
         f"takeover after a lock ran out, {which}: {delays.count} times, p50 {delays.p50:.2f} s, "
-        f"p99 {delays.p99:.2f} s, max {delays.max:.2f} s, {delays.over_limit} over {_SLOW_TAKEOVER} s"
+        f"p99 {delays.p99:.2f} s, max {delays.max:.2f} s, {delays.over_limit} over {PROMISED_SECONDS} s"
     )

@@ -1,6 +1,7 @@
 """Which faults a run makes, and when: a pure function of the seed and the seconds."""
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -127,13 +128,14 @@ class Act:
         return max(fault.after + fault.seconds for fault in self.faults) + self.pause
 
 
-def plan(seed: int, seconds: float, *, has_namespaces: bool = True) -> list[Act]:
+def plan(seed: int, seconds: float, *, has_namespaces: bool = True, beginning: Sequence[Kind] = ()) -> list[Act]:
     """Plan a run.
 
     Args:
         seed: The same seed gives the same plan.
         seconds: What the acts last together, at least.
         has_namespaces: Whether members can be cut off.
+        beginning: What comes first.
 
     Returns:
         The acts, one after the other. Within some minutes every kind comes once.
@@ -141,7 +143,7 @@ def plan(seed: int, seconds: float, *, has_namespaces: bool = True) -> list[Act]
     rng = random.Random(seed)
     kinds = [kind for kind in Kind if has_namespaces or kind not in _NEEDS_NAMESPACES]
     acts: list[Act] = []
-    bag: list[Kind] = []
+    bag = list(reversed(beginning))
     while sum(act.seconds for act in acts) < seconds:
         if not bag:
             bag = [*kinds, *_OFTEN]

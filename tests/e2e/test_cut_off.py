@@ -9,15 +9,12 @@ import pytest
 from chaos import cluster
 from chaos.cluster import Member
 from chaos.etcd_admin import EtcdAdmin
-from chaos.namespaces import Network, cut, heal, why_not
+from chaos.namespaces import Network, are_demanded, cut, heal, why_not
 from e2e.support_cluster import FAILOVER_SECONDS, NOISE_SECONDS, seconds_until_it_works
 from e2e.support_e2e import Serve
 from support import connected
 
-pytestmark = [
-    pytest.mark.skipif(bool(why_not()), reason=f"no network namespaces: {why_not()}"),
-    pytest.mark.skipif(not cluster.ETCD.exists(), reason=f"there is no {cluster.ETCD}"),
-]
+pytestmark = pytest.mark.skipif(not cluster.ETCD.exists(), reason=f"there is no {cluster.ETCD}")
 
 
 @dataclass(frozen=True)
@@ -41,6 +38,8 @@ class Hosts:
 
 @pytest.fixture
 async def hosts(tmp_path: Path) -> AsyncIterator[Hosts]:
+    if why := why_not():
+        (pytest.fail if are_demanded() else pytest.skip)(f"no network namespaces: {why}")
     network = Network()
     members: list[Member] = []
     try:

@@ -1,9 +1,8 @@
 """The sums of a chaos run."""
 
-from dataclasses import replace
-
 import msgspec
 import pytest
+from chaos.checker_facts import Facts
 from chaos.history import Call, Fault, Outcome
 from chaos.report import Delays, Run, as_text, longest_silence, make_report, percentile
 from chaos.takeover import Takeover, takeovers
@@ -52,7 +51,8 @@ def changed(call: Call, **facts: object) -> Call:
 
 
 def test_a_takeover_is_measured_from_what_the_former_holder_was_told() -> None:
-    assert takeovers(CALLS, []) == [Takeover("r", 13.0, pytest.approx(0.5), is_quiet=True)]  # type: ignore[arg-type]
+    (found,) = takeovers(Facts(CALLS), [])
+    assert found == Takeover("r", 13.0, pytest.approx(0.5), is_quiet=True, allowed=4.0)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -77,12 +77,12 @@ def test_a_takeover_is_measured_from_what_the_former_holder_was_told() -> None:
     ],
 )
 def test_what_is_no_clear_takeover_does_not_count(calls: list[Call]) -> None:
-    assert takeovers(calls, []) == []
+    assert takeovers(Facts(calls), []) == []
 
 
 def test_a_renewal_moves_the_deadline() -> None:
     renewal = changed(FORMER, began=12.0, ended=12.1, told_until=13.3)
-    (found,) = takeovers([*CALLS, renewal], [])
+    (found,) = takeovers(Facts([*CALLS, renewal]), [])
     assert found.delay == pytest.approx(0.2)
 
 
@@ -90,7 +90,7 @@ def test_a_renewal_moves_the_deadline() -> None:
     ("began", "ended", "is_quiet"), [(1.0, 7.9, True), (1.0, 8.1, False), (13.2, 20.0, False), (13.6, 20.0, True)]
 )
 def test_a_takeover_is_quiet_if_no_fault_was_near(began: float, ended: float, is_quiet: bool) -> None:
-    (found,) = takeovers(CALLS, [Fault(kind="compact", target="etcd", began=began, ended=ended)])
+    (found,) = takeovers(Facts(CALLS), [Fault(kind="compact", target="etcd", began=began, ended=ended)])
     assert found.is_quiet is is_quiet
 
 
@@ -101,7 +101,7 @@ def test_percentiles() -> None:
 
 
 def test_delays_over_the_limit_are_counted() -> None:
-    delays = Delays.of([Takeover("r", 0.0, delay, is_quiet=True) for delay in (0.5, 2.4, 2.6)])
+    delays = Delays.of([Takeover("r", 0.0, delay, is_quiet=True, allowed=4.0) for delay in (0.5, 2.4, 2.6)])
     assert (delays.count, delays.over_limit, delays.max) == (3, 1, 2.6)
 
 
@@ -116,11 +116,10 @@ def test_the_longest_silence_names_what_was_done_meanwhile() -> None:
 
 
 def test_the_table_tells_calls_by_outcome_and_reason() -> None:
-    report = make_report(
-        replace(RUN, problems=("s1 does not serve again",)), CALLS, ["two holders: r: both\n    Call()"]
-    )
-    text = as_text(report)
+    report = make_report(RUN, CALLS, ["two holders: r: both\n    Call()"])
+    text = as_text(report, ["s1 does not serve again"])
     assert report.calls == {"propose": {"ok": 2, "refused LOCKED": 2}}
     assert "LOCKED 2" in text
     assert "violations: 1 (two holders 1)\n  two holders: r: both" in text
+    assert "judged: 4 calls, 0 events, 0 updates, 1 takeovers" in text
     assert "problem: s1 does not serve again" in text
