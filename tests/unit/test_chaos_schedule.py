@@ -23,6 +23,13 @@ def test_a_shorter_plan_is_the_beginning_of_a_longer_one() -> None:
     assert plan(7, TEN_MINUTES)[: len(short)] == short
 
 
+def test_a_plan_may_begin_as_is_wanted() -> None:
+    wanted = [Kind.KILL_LEADER, Kind.COMPACT, Kind.KILL_LEADER]
+    acts = plan(7, TEN_MINUTES, beginning=wanted)
+    assert [fault.kind for act in acts for fault in act.faults][: len(wanted)] == wanted
+    assert kinds(acts) == set(Kind)
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_ten_minutes_see_every_kind(seed: int) -> None:
     assert kinds(plan(seed, TEN_MINUTES)) == set(Kind)
