@@ -12,6 +12,8 @@ _ELECTION_SECONDS = 3.0
 """Members miss their leader for 1 to 2 s before they elect another one; if the votes are split, for as long again."""
 _COMES_BACK = frozenset({Kind.STOP_MEMBER, Kind.STOP_LEADER, Kind.CUT_MEMBER, Kind.CUT_LEADER})
 """There is no pre-vote: a member that was away but lived makes the others elect once more."""
+_LOSES_NOTHING = frozenset({Kind.MOVE_LEADER, Kind.DEFRAGMENT})
+"""The members go on as before, within a moment."""
 _ONES_OWN = (TAKES_A_REPLICA - {Kind.STEP_CLOCK}) | {Kind.KILL_CLIENT, Kind.STOP_CLIENT}
 """These hurt one call in flight; the other replicas and clients go on."""
 
@@ -55,7 +57,7 @@ def _without_quorum(fault: Fault) -> list[_Window]:
         return [(fault.began, fault.ended)]
     if fault.kind == Kind.KILL_ALL:
         return [(fault.began, fault.ended + _ELECTION_SECONDS)]
-    if fault.kind not in TAKES_A_MEMBER:
+    if fault.kind not in TAKES_A_MEMBER or fault.kind in _LOSES_NOTHING:
         return []
     # While a member is away the others do without it.
     elections = [(fault.began, fault.began + _ELECTION_SECONDS)]

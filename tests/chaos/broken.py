@@ -70,7 +70,7 @@ _BREAK: dict[str, Callable[[], None]] = {
     EARLY_EXPIRY: hasten_expiry,
 }
 MISTAKES = tuple(_BREAK)
-NEEDS = {EXPIRY: (Kind.KILL_LEADER,) * 8}
+NEEDS = {EXPIRY: (*(Kind.MOVE_LEADER,) * 3, Kind.KILL_LEADER) * 4}
 """What has to happen for a mistake to show."""
 
 

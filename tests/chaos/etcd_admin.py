@@ -13,6 +13,7 @@ from etcd3 import etcdrpc
 
 _SECONDS = 1.0
 _DEFRAGMENT_SECONDS = 10.0
+_MOVE_SECONDS = 3.0
 _PAUSE_SECONDS = 0.2
 _WHOSE_ALARM = 1
 """Of which member the alarm is told: any id will do, as long as it is the same one that is disarmed."""
@@ -61,6 +62,25 @@ class EtcdAdmin:
         ]
         # A member that was frozen believes for a moment that it still leads.
         return max(leaders)[1] if leaders else None
+
+    async def move_leader(self) -> int | None:
+        """Let another member lead: nothing is lost, and every lease has its whole time again.
+
+        Returns:
+            Which; None if that could not be done.
+        """
+        answers = await asyncio.gather(*(self._status(number) for number in range(len(self._members))))
+        leader = await self.leader()
+        others = [number for number, answer in enumerate(answers) if answer is not None and number != leader]
+        if leader is None or not others:
+            return None
+        target = answers[others[0]]
+        request = etcdrpc.MoveLeaderRequest(targetID=target.header.member_id if target else 0)
+        try:
+            await self._maintenance[leader].MoveLeader(request, timeout=_MOVE_SECONDS)
+        except grpc.aio.AioRpcError:
+            return None
+        return others[0]
 
     async def is_well(self, number: int) -> bool:
         """Whether a member answers, and knows a leader."""

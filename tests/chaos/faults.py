@@ -90,7 +90,7 @@ class Faults:
                 return await self._hurt_client(fault, self._clients[fault.target % len(self._clients)])
             case Kind.KILL_ALL:
                 return await self._kill_all(fault.seconds)
-            case Kind.DEFRAGMENT | Kind.COMPACT | Kind.NO_SPACE:
+            case Kind.MOVE_LEADER | Kind.DEFRAGMENT | Kind.COMPACT | Kind.NO_SPACE:
                 return await self._operate(fault)
             case _:
                 return await self._hurt_replica(fault, self._replicas[fault.target])
@@ -136,6 +136,9 @@ class Faults:
     async def _operate(self, fault: Planned) -> str:
         """Do what an operator of etcd may do, or forget to do, at any time."""
         match fault.kind:
+            case Kind.MOVE_LEADER:
+                leader = await self._admin.move_leader()
+                return "" if leader is None else f"to {self._members[leader].name}"
             case Kind.DEFRAGMENT:
                 member = self._members[fault.target]
                 return member.name if await self._admin.defragment(fault.target) else ""

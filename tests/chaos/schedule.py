@@ -25,6 +25,7 @@ class Kind(StrEnum):
     RESET_LINKS = "reset replica's links"
     SWALLOW_ANSWERS = "swallow answers"
     STEP_CLOCK = "step replica's clock"
+    MOVE_LEADER = "move leader"
     DEFRAGMENT = "defragment member"
     COMPACT = "compact"
     NO_SPACE = "no space"
@@ -38,6 +39,7 @@ TAKES_A_MEMBER = frozenset(
         Kind.STOP_LEADER,
         Kind.CUT_MEMBER,
         Kind.CUT_LEADER,
+        Kind.MOVE_LEADER,
         Kind.DEFRAGMENT,
         Kind.KILL_ALL,
     }
@@ -78,6 +80,7 @@ _SECONDS = {
     Kind.RESET_LINKS: (0.0, 0.0),
     Kind.SWALLOW_ANSWERS: (1.0, 3.0),
     Kind.STEP_CLOCK: (0.0, 0.0),
+    Kind.MOVE_LEADER: (0.0, 0.0),
     Kind.DEFRAGMENT: (0.0, 0.0),
     Kind.COMPACT: (0.0, 0.0),
     Kind.NO_SPACE: (1.0, 5.0),

@@ -37,6 +37,7 @@ def test_with_no_fault_near_only_noise_is_excused() -> None:
         (Kind.NO_SPACE, 98.0, 101.0, 104.0, 4.0),
         (Kind.STOP_REPLICA, 95.0, 105.0, 105.0, 0.0),  # the others go on
         (Kind.STOP_REPLICA, 95.0, 109.5, 109.5, 0.1),  # the grant itself was held up
+        (Kind.MOVE_LEADER, 101.0, 101.0, 101.0, 0.0),  # stretches a lock, and takes nothing
         (Kind.STEP_CLOCK, 95.0, 112.0, 112.0, 0.0),
         (Kind.COMPACT, 95.0, 112.0, 112.0, 0.0),
     ],
