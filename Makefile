@@ -26,12 +26,12 @@ run: .venv/run.stamp ## Serve with an embedded etcd; ARGS="..." are the flags of
 test: .venv/dev.stamp ## Run all tests against a real etcd; ARGS="..." go to pytest, ETCD=... names the binary
 	$(if $(ETCD),TEST_ETCD_BINARY=$(ETCD)) $(BIN)/pytest --numprocesses 2 $(ARGS)
 
-chaos: .venv/dev.stamp ## Hurt a cluster while clients use it, and judge what they saw; SECONDS=120 SEED=... BROKEN=lock-guard
-	@PYTHONPATH=tests $(BIN)/python -m chaos.run --seconds $(SECONDS) \
+chaos: .venv/dev.stamp ## Hurt a cluster while clients use it, and judge what they saw; SECONDS=120 SEED=... BROKEN=...
+	@PYTHONPATH=tests exec $(BIN)/python -m chaos.run --seconds $(SECONDS) \
 	  $(if $(SEED),--seed $(SEED)) $(if $(BROKEN),--broken $(BROKEN)) $(ARGS)
 
 fuzz: .venv/dev.stamp ## Send bad requests to a service of its own; REQUESTS=..., SEED=... (default: any), ETCD=...
-	@PYTHONPATH=tests $(if $(ETCD),TEST_ETCD_BINARY=$(ETCD)) $(BIN)/python -m fuzz \
+	@PYTHONPATH=tests $(if $(ETCD),TEST_ETCD_BINARY=$(ETCD)) exec $(BIN)/python -m fuzz \
 	  --requests $(REQUESTS) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 check: .venv/dev.stamp ## Look only: format, lint, types, architecture, protos, generated code, Dockerfile

@@ -4,9 +4,11 @@ import asyncio
 import functools
 import itertools
 import os
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass
+from pathlib import Path
 
 _SUBNETS = range(1, 250)
 
@@ -71,6 +73,7 @@ class Network:
         Raises:
             NetworkError: It cannot be made here.
         """
+        await _sweep()
         taken = await _ip("-4", "-o", "address", "show")
         subnets = (f"10.77.{(os.getpid() + number) % 250}" for number in _SUBNETS)
         self._subnet = next(subnet for subnet in subnets if f" {subnet}." not in taken)
@@ -98,6 +101,22 @@ class Network:
             # Its end of the link goes with it, and with that ours.
             await _ip("netns", "delete", namespace, must_work=False)
         await _ip("link", "delete", self._bridge, must_work=False)
+
+
+async def _sweep() -> None:
+    """Remove what runs have left that were killed before they could."""
+    namespaces = await _ip("netns", "list", must_work=False)
+    for namespace, pid in re.findall(r"^(chaos-(\d+)x\d+-m\d+)\b", namespaces, re.MULTILINE):
+        if not _is_running(pid):
+            await _ip("netns", "delete", namespace, must_work=False)
+    links = await _ip("-o", "link", "show", "type", "bridge", must_work=False)
+    for bridge, pid in re.findall(r"\b(chb(\d+)x\d+):", links):
+        if not _is_running(pid):
+            await _ip("link", "delete", bridge, must_work=False)
+
+
+def _is_running(pid: str) -> bool:
+    return Path(f"/proc/{pid}").exists()
 
 
 async def cut(place: Place) -> None:

@@ -25,6 +25,8 @@ from chaos.verdict import late_takeovers, shortcomings
 
 _CANNOT = 2
 _INTERRUPTED = 130
+_LEAST_SECONDS = 20.0
+_MOST_SECONDS = 86_400.0
 _NOTE_SECONDS = 1.0
 _CALM_SECONDS = 10.0
 """At the beginning nothing is wrong, so that what comes later can be compared."""
@@ -86,10 +88,10 @@ async def _note_memory(found: Arena) -> None:
 
 
 async def _until_signalled(options: argparse.Namespace, directory: Path) -> Run:
-    """Make a run that SIGINT and SIGTERM end in good order."""
+    """Make a run that signals end in good order, that of a terminal which is closed as well."""
     task = asyncio.ensure_future(run(options, directory))
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, task.cancel)
     return await task
 
@@ -131,9 +133,16 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=None, help="where to write the table as JSON")
     parser.add_argument("--keep", action="store_true", help="keep the history and the logs in any case")
     options = parser.parse_args()
+    if not _LEAST_SECONDS <= options.seconds <= _MOST_SECONDS:
+        parser.error(f"--seconds: {_LEAST_SECONDS:.0f} to {_MOST_SECONDS:.0f}; in less hardly anything happens")
+    if options.json and not options.json.parent.is_dir():
+        parser.error(f"--json: there is no directory {options.json.parent}")
     if options.seed is None:
         options.seed = secrets.randbelow(2**31)
-    _say(f"seed {options.seed}")
+    _say(
+        f"seed {options.seed}, {options.seconds:.0f} s"
+        + (f", broken on purpose: {options.broken}" if options.broken else "")
+    )
     if not ETCD.exists():
         _say(f"there is no {ETCD}: install Debian's etcd-server")
         sys.exit(_CANNOT)
@@ -144,6 +153,7 @@ def main() -> None:
     except (ArenaError, NetworkError) as error:
         _say(str(error))
     except asyncio.CancelledError:
+        _say("interrupted; all that ran is ended")
         code = _INTERRUPTED
     finally:
         if (code in {0, _INTERRUPTED} or options.broken) and not options.keep:
