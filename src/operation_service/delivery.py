@@ -74,7 +74,7 @@ class Delivery:
         self._is_stopping = True
         until = asyncio.get_running_loop().time() + _LAST_SECONDS
         for timeout in self._under_way:
-            timeout.reschedule(min(until, timeout.when() or until))
+            _shorten(timeout, min(until, timeout.when() or until))
 
     @contextlib.asynccontextmanager
     async def _bounded(self, size: int, seconds: float | None) -> AsyncIterator[None]:
@@ -98,4 +98,10 @@ class Delivery:
         while self._bytes > self._max_bytes:
             longest_waiting = next(iter(self._under_way))
             self._bytes -= self._under_way.pop(longest_waiting)
-            longest_waiting.reschedule(asyncio.get_running_loop().time())
+            _shorten(longest_waiting, asyncio.get_running_loop().time())
+
+
+def _shorten(timeout: asyncio.Timeout, until: float) -> None:
+    """Let a timeout end at a time; one that has just ended, and whose task has not run since, cannot be changed."""
+    if not timeout.expired():
+        timeout.reschedule(until)

@@ -231,6 +231,37 @@ async def test_a_message_larger_than_all_the_room_is_given_up_alone() -> None:
         await delivery.write(unread(), a_message(1_000), FOREVER)
 
 
+async def until_its_time_is_over(delivery: Delivery) -> None:
+    """Wait until the very turn of the loop in which the time of the first write is over, and it does not know yet."""
+    timeout = next(iter(delivery._under_way))  # noqa: SLF001
+    while not timeout.expired():
+        await asyncio.sleep(0)
+
+
+async def test_a_write_whose_time_is_just_over_is_no_hindrance_to_the_one_that_needs_its_room() -> None:
+    delivery = Delivery(max_bytes=1_500)
+    first = asyncio.create_task(delivery.write(unread(), a_message(1_000), 0.05))
+    await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        await until_its_time_is_over(delivery)
+        with pytest.raises(NotReadError):
+            await delivery.write(unread(), a_message(1_000), 0.05)
+        with pytest.raises(NotReadError):
+            await first
+    assert delivery.bytes_under_way == 0
+
+
+async def test_a_write_whose_time_is_just_over_is_no_hindrance_to_a_stop() -> None:
+    delivery = Delivery()
+    write = asyncio.create_task(delivery.write(unread(), a_message(10), 0.05))
+    await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        await until_its_time_is_over(delivery)
+        delivery.stop()
+        with pytest.raises(NotReadError):
+            await write
+
+
 async def test_a_stop_waits_for_no_write_much_longer() -> None:
     delivery = Delivery()
     write = asyncio.create_task(delivery.write(unread(), a_message(10), FOREVER))
