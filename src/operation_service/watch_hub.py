@@ -45,6 +45,8 @@ _VIEWS_KEPT = 200
 _VIEWS_BYTES = 32 * 1024 * 1024
 """A view may be 730 KiB (a request of 256 KiB, 100 logs of 4 KiB); for a late listener an older one is read again."""
 _READS_AT_ONCE = 32
+_READS_AHEAD = 64
+"""Changes that are read before a listener asks for them. What happens faster is read by those who want it."""
 _READ_SECONDS = 10.0
 _BLIND_SECONDS = 10.0
 """After so long without etcd, watches end: staying open would tell the callers that nothing happens."""
@@ -129,6 +131,7 @@ class WatchHub:
         self._watch: EtcdWatch | None = None
         self._is_stopping = False
         self._listeners = 0
+        self._reads_ahead = 0
         self._reading = asyncio.Semaphore(_READS_AT_ONCE)
 
     async def run(self) -> None:
@@ -256,8 +259,9 @@ class WatchHub:
             entry = Entry(occurrence, self._end)
             self._end += 1
             self._buffer.append(entry)
-            if self._listeners:
-                entry.view(self._read_and_keep(entry))
+            if self._listeners and self._reads_ahead < _READS_AHEAD:
+                self._reads_ahead += 1
+                entry.view(self._read_and_keep(entry)).add_done_callback(self._has_read_ahead)
             self._buffer_bytes += entry.size
             while len(self._buffer) > _BUFFERED or self._buffer_bytes > _BUFFERED_BYTES:
                 oldest = self._buffer.popleft()
@@ -301,6 +305,9 @@ class WatchHub:
             return view
 
         return read
+
+    def _has_read_ahead(self, _view: object) -> None:
+        self._reads_ahead -= 1
 
     def _forget_views(self) -> None:
         while self._viewed and (
