@@ -31,7 +31,7 @@ def decompressed(data: bytes) -> bytes:
         try:
             return _inflated(data, zlib.MAX_WBITS)
         except _NotCompressedError:
-            # A message whose first field looks like that. None that this service knows does.
+            # A message whose first field looks like that, as a WatchOperationsRequest with start_revision 25 does.
             return data
     return data
 
