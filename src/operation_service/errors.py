@@ -12,7 +12,7 @@
     │   ├── OperationOverError
     │   ├── AlreadyExistsError
     │   └── FencingTokenMismatchError
-    ├── ContentionError                others were faster, again and again
+    ├── ContentionError                others came first, again and again
     ├── OverloadedError                too many calls at once
     ├── TooManyWatchesError            too many watches at once
     ├── StoreError                     etcd cannot do it
@@ -199,11 +199,21 @@ class FencingTokenMismatchError(RefusedError):
 
 
 class ContentionError(OperationError):
-    """Other calls changed the resource between this one's read and its write, again and again."""
+    """Other calls for the resource came first, for as long as this one could try or wait.
+
+    Args:
+        resource: The resource.
+        attempts: How often others changed it between this call's read and its write. 0: it never had its turn.
+    """
 
     def __init__(self, resource: Resource, attempts: int) -> None:
+        why = (
+            f"{resource} was changed by others {attempts} times while this call tried"
+            if attempts
+            else f"earlier calls for {resource} were under way for as long as this call could wait"
+        )
         super().__init__(
-            f"{resource} was changed by others {attempts} times while this call tried: nothing was changed, try again",
+            f"{why}: nothing was changed, try again",
             retry_after=timedelta(milliseconds=100),
         )
 

@@ -61,7 +61,7 @@ class Operations:
         Raises:
             RefusedError: The rules say no. Nothing was changed.
             NotFoundError: There is nothing to change.
-            ContentionError: Others were faster, again and again. Nothing was changed.
+            ContentionError: Others came first, again and again. Nothing was changed.
             StoreError: etcd cannot do it. Of these only StoreUnavailableError can be ambiguous, and says so.
         """
         # In this order: those who wait for one resource must not keep the workers from the others.
@@ -141,7 +141,7 @@ class Operations:
                 async with asyncio.timeout(deadline.remaining()):
                     await turn.lock.acquire()
             except TimeoutError as error:
-                raise StoreUnavailableError("earlier calls for the same resource still wait for it") from error
+                raise ContentionError(resource, attempts=0) from error
             try:
                 yield
             finally:

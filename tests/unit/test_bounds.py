@@ -9,6 +9,7 @@ import pytest
 from google.protobuf.message import Message
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
+from unit_support import FakeClock
 
 from n0stack.operation.v1alpha import operation_service_pb2 as pb
 from operation_service.admission import FullError, Gate
@@ -16,8 +17,9 @@ from operation_service.beliefs import Beliefs
 from operation_service.budget import Budget
 from operation_service.clock import Deadline
 from operation_service.delivery import Context, Delivery, NotReadError
-from operation_service.errors import OverloadedError, StoreUnavailableError
-from operation_service.model import Event, Failure, Phase, Record, Resource, Snapshot
+from operation_service.errors import ContentionError, OverloadedError, StoreUnavailableError
+from operation_service.model import Append, Caller, Event, Failure, Phase, Record, Resource, Snapshot
+from operation_service.operations import Operations
 from operation_service.workers import Workers
 
 FOREVER = 600.0
@@ -120,6 +122,23 @@ async def test_work_that_waits_for_long_while_other_work_is_done_is_refused(monk
         end.set()
     assert caught.value.retry_after is not None
     assert caught.value.retry_after >= timedelta(seconds=0.5)
+
+
+async def test_who_waits_for_earlier_calls_for_the_resource_is_not_told_that_etcd_is_not_available() -> None:
+    class SlowStore:
+        async def read(self, *_: object) -> Snapshot:
+            return await asyncio.Event().wait() and Snapshot()
+
+    operations = Operations(cast("Any", SlowStore()), FakeClock())
+    command = Append(Resource("p", "n"), Caller("token", "somebody"), "a step")
+    async with asyncio.timeout(5):
+        earlier = asyncio.create_task(operations.change(command, Deadline(FOREVER)))
+        await asyncio.sleep(0)
+        with pytest.raises(ContentionError, match="earlier calls for p/n") as caught:
+            await operations.change(command, Deadline(0.01))
+        assert caught.value.retry_after is not None
+        earlier.cancel()
+        await asyncio.wait({earlier})
 
 
 async def test_a_budget_is_shared_out_first_come_first_served() -> None:
@@ -234,7 +253,7 @@ async def test_a_message_larger_than_all_the_room_is_given_up_alone() -> None:
 async def until_its_time_is_over(delivery: Delivery) -> None:
     """Wait until the very turn of the loop in which the time of the first write is over, and it does not know yet."""
     timeout = next(iter(delivery._under_way))  # noqa: SLF001
-    while not timeout.expired():
+    while not timeout.expired():  # noqa: ASYNC110, the turn is what counts
         await asyncio.sleep(0)
 
 

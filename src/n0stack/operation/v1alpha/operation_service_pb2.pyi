@@ -175,8 +175,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     stop working on the resource.
     """
     ERROR_REASON_CONTENTION: _ErrorReason.ValueType  # 11
-    """ABORTED. Other calls changed the resource again and again while this one tried. Nothing
-    was changed; try again.
+    """ABORTED. Other calls for the resource came first, for as long as this one could try or
+    wait. Nothing was changed; try again.
     """
     ERROR_REASON_ETCD_UNAVAILABLE: _ErrorReason.ValueType  # 12
     """UNAVAILABLE. etcd cannot be reached or has no leader. Metadata: outcome ("unchanged":
@@ -273,8 +273,8 @@ sent. Metadata: fencing_token (the current lock's, 0: not locked). The lock was 
 stop working on the resource.
 """
 ERROR_REASON_CONTENTION: ErrorReason.ValueType  # 11
-"""ABORTED. Other calls changed the resource again and again while this one tried. Nothing
-was changed; try again.
+"""ABORTED. Other calls for the resource came first, for as long as this one could try or
+wait. Nothing was changed; try again.
 """
 ERROR_REASON_ETCD_UNAVAILABLE: ErrorReason.ValueType  # 12
 """UNAVAILABLE. etcd cannot be reached or has no leader. Metadata: outcome ("unchanged":
