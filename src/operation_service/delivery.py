@@ -1,8 +1,8 @@
 """Hands answers to gRPC, and gives up on callers that do not read.
 
-A write waits until the caller's window has room for it. gRPC has no way to end such a call from here: what is on its
-way stays in its buffers until the caller reads it, or its connection ends. So giving up means to hold nothing else for
-that caller, and to have the error lie in its way behind what it has not read.
+A write waits until the caller's window has room for it. Giving up means to hold nothing else for that caller, and to
+have the error lie in its way behind what it has not read: both stay in gRPC's buffers until the caller reads on, its
+connection ends, or there are too many such calls (`lingering.py`).
 """
 
 import asyncio
@@ -12,6 +12,9 @@ from typing import Any
 
 import grpc
 from google.protobuf.message import Message
+
+from operation_service.grpc_server import current_call
+from operation_service.lingering import Lingering
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -33,7 +36,8 @@ class Delivery:
     """All writes of the service.
 
     Args:
-        max_bytes: How much may be on its way at once. Beyond it, whoever has been waited for longest is given up.
+        max_bytes: How much may be on its way at once, of what is waited for, and as much again of what was given up.
+            Beyond it, whoever has been waited for longest is given up.
     """
 
     def __init__(self, max_bytes: int = _MAX_BYTES) -> None:
@@ -41,6 +45,7 @@ class Delivery:
         self._bytes = 0
         self._under_way: dict[asyncio.Timeout, int] = {}
         self._is_stopping = False
+        self._lingering = Lingering()
 
     @property
     def bytes_under_way(self) -> int:
@@ -56,6 +61,12 @@ class Delivery:
         """
         async with self._bounded(message.ByteSize(), patience_seconds):
             await context.write(message)
+
+    async def refuse(self, context: Context, status: grpc.Status) -> None:
+        """End a call that was not taken on. It has no place, so it is counted until its caller has read that."""
+        self._linger(0)
+        with contextlib.suppress(grpc.aio.InternalError):
+            await context.abort_with_status(status)
 
     async def abort(self, context: Context, status: grpc.Status, patience_seconds: float | None) -> None:
         """End a call with an error, and wait until that is on its way. Raises grpc's AbortError if it is.
@@ -90,9 +101,16 @@ class Delivery:
                 finally:
                     self._bytes -= self._under_way.pop(timeout, 0)
         except TimeoutError as error:
+            self._linger(size)
             raise NotReadError from error
         except grpc.aio.InternalError as error:
             raise CallerGoneError from error
+
+    def _linger(self, size: int) -> None:
+        call = current_call()
+        if call is not None:
+            self._lingering.add(call, size)
+            call.listener.add_done_callback(lambda _: self._lingering.discard(call))
 
     def _make_room(self) -> None:
         while self._bytes > self._max_bytes:

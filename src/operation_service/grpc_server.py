@@ -12,6 +12,7 @@ tests/integration/test_bad_bytes.py fails with one that has not.
 import asyncio
 import logging
 from collections.abc import Awaitable, Iterable, Sequence
+from contextvars import ContextVar
 from typing import Any, cast
 
 import grpc
@@ -53,16 +54,46 @@ class _AioServer(_cygrpc.AioServer):  # type: ignore[misc]
     def _begin(self, name: str, state: object) -> None:
         """Begin a call, as the main loop does it: what listens for its cancellation begins it."""
         loop = self._loop_of_tasks
-        call = _until_gone(_cygrpc._handle_rpc(name, self._resolver, (), state, loop, False))  # noqa: SLF001
-        task = loop.create_task(_cygrpc._schedule_rpc_coro(call, state, loop, name))  # noqa: SLF001
-        self._calls.add(task)
-        task.add_done_callback(self._calls.discard)
+        call = ServedCall()
+        served = _until_gone(call, _cygrpc._handle_rpc(name, self._resolver, (), state, loop, False))  # noqa: SLF001
+        call.listener = loop.create_task(_cygrpc._schedule_rpc_coro(served, state, loop, name))  # noqa: SLF001
+        self._calls.add(call.listener)
+        call.listener.add_done_callback(self._calls.discard)
 
 
-async def _until_gone(call: Awaitable[None]) -> None:
+class ServedCall:
+    """A call, as long as gRPC has it.
+
+    Attributes:
+        listener: Listens for the call's cancellation, and is done when the call is over for gRPC.
+        handler: Serves it.
+    """
+
+    __slots__ = ("handler", "listener")
+
+    listener: asyncio.Task[None]
+    handler: asyncio.Task[None]
+
+    def cut_off(self) -> None:
+        """End the call without a word: once nobody holds it, gRPC cancels it, and frees what was on its way."""
+        self.listener.cancel()
+        self.handler.cancel()
+
+
+_current: ContextVar[ServedCall | None] = ContextVar("_current", default=None)
+
+
+def current_call() -> ServedCall | None:
+    """Return the call that is served by the current task. None: it serves none."""
+    return _current.get()
+
+
+async def _until_gone(call: ServedCall, served: Awaitable[None]) -> None:
     """Run a call. Nothing can be sent to a caller that has gone, which is its right and no failure of anything."""
+    call.handler = cast("asyncio.Task[None]", asyncio.current_task())
+    _current.set(call)
     try:
-        await call
+        await served
     except _cygrpc.ExecuteBatchError:
         raise asyncio.CancelledError from None
     except grpc.aio.AbortError as error:

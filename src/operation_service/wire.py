@@ -87,7 +87,7 @@ def _bound(guarded: Guarded, delivery: Delivery, gate: Gate | None) -> Callable[
                 if answer is not None:
                     await delivery.write(context, answer, _ANSWER_SECONDS)
         except FullError as full:
-            await context.abort_with_status(full.status)
+            await delivery.refuse(context, full.status)
 
     return call
 

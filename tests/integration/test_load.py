@@ -8,15 +8,20 @@ from typing import Any
 
 import grpc
 import pytest
+from fuzz import frames
+from fuzz.connection import Connection
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
-from support import Peer, Refusal, connected, event_name, refusal_of, refused
+from support import NAME, PROJECT, Peer, Refusal, connected, event_name, refusal_of, refused
 from waiting import soon
 
+from n0stack.operation.v1alpha import operation_service_pb2 as pb
+from operation_service.lingering import Lingering
 from operation_service.server import running
 from operation_service.settings import Settings
 
 SERVICE = "n0stack.operation.v1alpha.OperationService"
+GET = pb.GetOperationRequest(project=PROJECT, name=NAME)
 
 
 @pytest.fixture
@@ -167,3 +172,38 @@ async def test_a_watch_that_is_not_read_does_not_hold_a_stop(etcd: str, settings
         # The grace that calls in flight are given is 10 s.
         assert loop.time() - begin < 7
         slow.cancel()
+
+
+async def test_answers_that_are_not_read_do_not_pile_up(
+    etcd: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("operation_service.wire._ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr("operation_service.delivery.Lingering", lambda: Lingering(max_calls=3))
+    async with running(settings, [etcd]) as service, connected(service.address) as peer:
+        await peer.propose()
+        before = len(asyncio.all_tasks())
+        connection = await Connection.open(service.address)
+        await connection.send(frames.PREFACE + frames.settings((frames.Setting.INITIAL_WINDOW_SIZE, 0)))
+        for _ in range(10):
+            stream = connection.new_stream()
+            headers = frames.request_headers(f"/{SERVICE}/GetOperation".encode())
+            await connection.send(frames.header_frames(stream, frames.block(headers)))
+            await connection.send_data(stream, frames.message(GET.SerializeToString()))
+
+        async def is_bounded() -> bool:
+            # Two tasks for each call of the three, and nothing of the others.
+            return len(asyncio.all_tasks()) - before <= 6
+
+        async with asyncio.timeout(10):
+            await service.admission.calls.emptied()
+        assert await soon(is_bounded)
+        try:
+
+            async def are_cut_off() -> bool:
+                told = [await connection.reaction(stream, 0.2) for stream in range(1, 21, 2)]
+                return told.count("CANCELLED") == 7
+
+            assert await soon(are_cut_off)
+        finally:
+            await connection.close(abort=True)
+        assert await peer.state() == "LOCKED"

@@ -6,7 +6,6 @@ from datetime import timedelta
 from typing import Any, cast
 
 import pytest
-from google.protobuf.message import Message
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from unit_support import FakeClock
@@ -18,8 +17,11 @@ from operation_service.budget import Budget
 from operation_service.clock import Deadline
 from operation_service.delivery import Context, Delivery, NotReadError
 from operation_service.errors import ContentionError, OverloadedError, StoreUnavailableError
+from operation_service.grpc_server import ServedCall
+from operation_service.lingering import Lingering
 from operation_service.model import Append, Caller, Event, Failure, Phase, Record, Resource, Snapshot
 from operation_service.operations import Operations
+from operation_service.status import to_status
 from operation_service.workers import Workers
 
 FOREVER = 600.0
@@ -28,8 +30,10 @@ FOREVER = 600.0
 class Unread:
     """The context of a call whose caller does not read."""
 
-    async def write(self, _message: Message) -> None:
+    async def write(self, _message: object) -> None:
         await asyncio.Event().wait()
+
+    abort_with_status = write
 
 
 def unread() -> Context:
@@ -291,3 +295,63 @@ async def test_a_stop_waits_for_no_write_much_longer() -> None:
             await write
         with pytest.raises(NotReadError):
             await delivery.write(unread(), a_message(10), FOREVER)
+
+
+# --- calls that are over, but not read
+
+
+class Call:
+    """A call that remembers whether it was cut off."""
+
+    def __init__(self) -> None:
+        self.is_cut_off = False
+
+    def cut_off(self) -> None:
+        self.is_cut_off = True
+
+
+def test_of_the_calls_that_nobody_reads_the_oldest_are_cut_off() -> None:
+    lingering, calls = Lingering(max_calls=2), [Call() for _ in range(4)]
+    lingering.add(calls[0], 0)
+    lingering.add(calls[1], 0)
+    lingering.discard(calls[0])
+    lingering.discard(calls[0])
+    lingering.add(calls[2], 0)
+    assert not any(each.is_cut_off for each in calls)
+    lingering.add(calls[3], 0)
+    assert [each.is_cut_off for each in calls] == [False, True, False, False]
+    assert len(lingering) == 2
+
+
+def test_of_the_calls_that_nobody_reads_as_many_are_cut_off_as_hold_too_much() -> None:
+    lingering, calls = Lingering(max_bytes=100), [Call() for _ in range(3)]
+    lingering.add(calls[0], 30)
+    lingering.add(calls[1], 40)
+    lingering.add(calls[1], 20)
+    assert not any(each.is_cut_off for each in calls)
+    lingering.add(calls[2], 100)
+    assert [each.is_cut_off for each in calls] == [True, True, False]
+    lingering.discard(calls[2])
+    lingering.add(calls[0], 100)
+    assert len(lingering) == 1
+
+
+async def test_refusals_that_nobody_reads_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("operation_service.delivery.Lingering", lambda: Lingering(max_calls=2))
+    delivery, status = Delivery(), to_status(OverloadedError(1, timedelta(seconds=1)))
+
+    async def refuse() -> None:
+        call = ServedCall()
+        call.listener = call.handler = cast("asyncio.Task[None]", asyncio.current_task())
+        monkeypatch.setattr("operation_service.delivery.current_call", lambda: call)
+        await delivery.refuse(unread(), status)
+
+    refusals = []
+    for _ in range(5):
+        refusals.append(asyncio.create_task(refuse()))
+        await asyncio.sleep(0)
+    done, waiting = await asyncio.wait(refusals, timeout=0.1)
+    assert done == set(refusals[:3])
+    for each in waiting:
+        each.cancel()
+    await asyncio.wait(waiting)
