@@ -19,6 +19,8 @@ MAX_LOG_MESSAGE_BYTES = 4 * 1024
 MAX_REQUEST_BYTES = 256 * 1024
 MAX_ERROR_BYTES = 64 * 1024
 """Not in the contract; etcd takes 1.5 MiB a change at the most, so there has to be some limit."""
+MAX_DETAILS = 100
+"""Not in the contract, either: the smallest take twenty times their bytes."""
 MAX_STATES = 1_000
 """Far more than there are; a million would keep all other callers waiting while each is looked at."""
 DEFAULT_PAGE_SIZE = 100
@@ -113,9 +115,12 @@ class Validator:
                 "error.code",
                 "must be a google.rpc.Code other than OK (1 to 16); leave error unset for an operation that succeeded",
             )
+        # A million details are not worth the time that it takes to look at each.
+        if len(error.details) > MAX_DETAILS:
+            self.wrong("error.details", f"must be {MAX_DETAILS} or less")
+            return Failure(error.code, "", ())
         if error.ByteSize() > MAX_ERROR_BYTES:
             self.wrong("error", f"must be {MAX_ERROR_BYTES} bytes or less")
-            # A million details are not worth the time that it takes to look at each.
             return Failure(error.code, "", ())
         return Failure(error.code, error.message, tuple(detail.SerializeToString() for detail in error.details))
 

@@ -5,6 +5,7 @@ from operation_service.model import Failure, Record, View
 _RECORD = 1_500
 """What a record takes, with its lock and what is kept beside it, at common lengths."""
 _LOG = 250
+_DETAIL = 60
 _VIEW = 500
 
 
@@ -23,4 +24,4 @@ def of_view(view: View) -> int:
 
 
 def _of_failure(failure: Failure | None) -> int:
-    return len(failure.message) + sum(map(len, failure.details)) if failure else 0
+    return len(failure.message) + sum(len(detail) + _DETAIL for detail in failure.details) if failure else 0

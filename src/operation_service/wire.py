@@ -11,6 +11,7 @@ method that takes one request nothing at all. On the wire that is the same.
 import asyncio
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -33,6 +34,18 @@ _LENGTH_DELIMITED = 2
 _MAX_LOOKED_INTO_BYTES = 32 * 1024
 """Megabytes of the smallest fields there are would keep all other callers waiting for seconds."""
 
+_MAX_BYTES = {
+    "n0stack.operation.v1alpha.CreateOperationRequest": 512 * 1024,
+    "n0stack.operation.v1alpha.CompleteOperationRequest": 128 * 1024,
+    # Is shortened before it is kept.
+    "grpc.health.v1.HealthCheckRequest": 4 * 1024 * 1024,
+}
+"""Of a request: about twice what a valid one can have. Larger ones are not parsed: that takes up to 28 times as much."""
+_MAX_BYTES_OF_OTHERS = 32 * 1024
+_MAX_FIELDS_LOOKED_AT = 1_000
+_DETAIL = 60
+"""What the smallest detail of an error takes in memory, beside its bytes."""
+
 _REQUEST_SECONDS = 10.0
 """For a request to arrive, 270 KiB at most, once its call has."""
 _ANSWER_SECONDS = 5.0
@@ -41,10 +54,15 @@ _ANSWER_SECONDS = 5.0
 Context = grpc.aio.ServicerContext[Message, Message]
 Request = Message | InvalidRequestError
 Guarded = Callable[[Request, Context], Awaitable[Message | None]]
+Shorten = Callable[[Message], Message]
 
 
 def handlers(
-    service: ServiceDescriptor, servicer: object, delivery: Delivery, admission: Admission | None = None
+    service: ServiceDescriptor,
+    servicer: object,
+    delivery: Delivery,
+    admission: Admission | None = None,
+    shorten: Shorten | None = None,
 ) -> "dict[str, grpc.RpcMethodHandler[Any, Any]]":
     """Return the handlers of a service, by the names of its rpcs.
 
@@ -53,14 +71,20 @@ def handlers(
         servicer: Has an async method by the name of each rpc, which writes by itself if it answers with a stream.
         delivery: Writes.
         admission: Says how many calls may be served at once. None: any number.
+        shorten: Makes of a request that was parsed what is kept of it. None: all of it is.
     """
     return {
-        method.name: _handler(method, getattr(servicer, method.name), delivery, admission) for method in service.methods
+        method.name: _handler(method, getattr(servicer, method.name), delivery, admission, shorten)
+        for method in service.methods
     }
 
 
 def _handler(
-    method: MethodDescriptor, behavior: Callable[..., Any], delivery: Delivery, admission: Admission | None
+    method: MethodDescriptor,
+    behavior: Callable[..., Any],
+    delivery: Delivery,
+    admission: Admission | None,
+    shorten: Shorten | None,
 ) -> "grpc.RpcMethodHandler[Any, Any]":
     is_stream = method.server_streaming
     guarded = _guarded(behavior, delivery, None if is_stream else _ANSWER_SECONDS)
@@ -70,7 +94,7 @@ def _handler(
     bound: Callable[..., Any] = _bound(guarded, delivery, gate)
     return grpc.stream_stream_rpc_method_handler(
         bound,
-        request_deserializer=_parser(GetMessageClass(method.input_type)),
+        request_deserializer=_parser(GetMessageClass(method.input_type), shorten),
         response_serializer=GetMessageClass(method.output_type).SerializeToString,
     )
 
@@ -80,8 +104,7 @@ def _bound(guarded: Guarded, delivery: Delivery, gate: Gate | None) -> Callable[
         try:
             with gate.place() if gate else _open(), contextlib.suppress(NotReadError, CallerGoneError):
                 request = await _request(context)
-                size = 0 if isinstance(request, InvalidRequestError) else request.ByteSize()
-                with gate.room(size) if gate else _open():
+                with gate.room(_weight(request)) if gate else _open():
                     answer = await guarded(request, context)
                 del request
                 if answer is not None:
@@ -109,17 +132,70 @@ async def _request(context: Context) -> Request:
     return parsed
 
 
-def _parser(request_class: type[Message]) -> Callable[[bytes], Request]:
+def _weight(request: Request) -> int:
+    """Return about how many bytes a request takes in memory."""
+    if isinstance(request, InvalidRequestError):
+        return 0
+    return request.ByteSize() + _DETAIL * len(getattr(getattr(request, "error", None), "details", ()))
+
+
+def _parser(request_class: type[Message], shorten: Shorten | None = None) -> Callable[[bytes], Request]:
+    max_bytes = _MAX_BYTES.get(request_class.DESCRIPTOR.full_name, _MAX_BYTES_OF_OTHERS)
+
     def parse(data: bytes) -> Request:
         try:
             data = decompressed(data)
-            return request_class.FromString(data)
+            if len(data) > max_bytes:
+                return InvalidRequestError([_largest(data, request_class, max_bytes)])
+            request = request_class.FromString(data)
+            return shorten(request) if shorten else request
         except DecompressionError as error:
             return InvalidRequestError([Violation("", str(error))])
         except DecodeError:
             return InvalidRequestError(_violations(data, request_class))
 
     return parse
+
+
+def _largest(data: bytes, request_class: type[Message], max_bytes: int) -> Violation:
+    """Name the field that makes a request too large, without parsing it."""
+    sizes: Counter[int] = Counter()
+    with contextlib.suppress(IndexError):
+        at = 0
+        for _ in range(_MAX_FIELDS_LOOKED_AT):
+            begin = at
+            tag, at = _varint(data, at)
+            match tag & 7:
+                case 0:
+                    _, at = _varint(data, at)
+                case 1:
+                    at += 8
+                case 2:
+                    size, at = _varint(data, at)
+                    at += size
+                case 5:
+                    at += 4
+                case _:
+                    break
+            sizes[tag >> 3] += at - begin
+    field = request_class.DESCRIPTOR.fields_by_number.get(sizes.most_common(1)[0][0]) if sizes else None
+    if field is None:
+        return Violation("", f"the request must be {max_bytes} bytes or less")
+    return Violation(field.name, f"is too large: the whole request must be {max_bytes} bytes or less")
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """Read a number; return it, and where it ends.
+
+    Raises:
+        IndexError: The data end in it, or it has no end.
+    """
+    value = 0
+    for place in range(10):
+        value |= (data[at + place] & 0x7F) << 7 * place
+        if data[at + place] < 0x80:  # noqa: PLR2004, the flag of a byte that is followed by another
+            return value, at + place + 1
+    raise IndexError
 
 
 def _violations(data: bytes, request_class: type[Message]) -> list[Violation]:

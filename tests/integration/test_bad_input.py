@@ -145,6 +145,8 @@ async def test_errors(peer: Peer) -> None:
     for code in (0, 17, -1, 2**31 - 1):
         await invalid(peer.complete(error=Status(code=code, message="x")), "error.code")
     await invalid(peer.complete(error=Status(code=2, message="x" * 70_000)), "error")
+    await invalid(peer.complete(error=Status(code=2, message="x" * 3_000_000)), "error")
+    await invalid(peer.complete(error=Status(code=2, details=[AnyMessage()] * 101)), "error.details")
 
 
 async def test_page_sizes_and_tokens(peer: Peer) -> None:
@@ -216,10 +218,11 @@ async def test_the_largest_that_is_allowed_passes(peer: Peer) -> None:
     await largest.create(name, lock_for_seconds=86_400, operation_request=request, **fields)
     await largest.propose(name, lock_for_seconds=86_400, **fields)
     await largest.append("ä" * 2048, name, project="p" * 63)
+    details = [AnyMessage(type_url="example.com/a.B")] * 100
     refusal = await refused(peer.propose(name, project="p" * 63))
     assert refusal.reason == "LOCKED"
-    await largest.complete(name, error=Status(code=2, message="x" * 65_000), **fields)
-    assert (await peer.get(name, "p" * 63)).error.message == "x" * 65_000
+    await largest.complete(name, error=Status(code=2, message="x" * 63_000, details=details), **fields)
+    assert (await peer.get(name, "p" * 63)).error.message == "x" * 63_000
     await peer.create(name, project="p" * 63, operation_request=None)
     await peer.cancel(name, project="p" * 63)
 

@@ -11,6 +11,7 @@ from google.rpc.status_pb2 import Status
 from unit_support import FakeClock
 
 from n0stack.operation.v1alpha import operation_service_pb2 as pb
+from operation_service import weights
 from operation_service.admission import FullError, Gate
 from operation_service.beliefs import Beliefs
 from operation_service.budget import Budget
@@ -209,6 +210,11 @@ def test_beliefs_are_kept_by_weight_and_the_oldest_go_first() -> None:
     for number in range(100):
         beliefs.keep(Resource("p", f"large/{number}"), large)
     assert len(beliefs) == 6
+
+
+def test_the_smallest_details_weigh_what_they_take_in_memory() -> None:
+    small = a_snapshot(Failure(13, "", (b"xx",) * 10_000)).record
+    assert weights.of_record(small) > 10_000 * (2 + 41)
 
 
 def test_what_is_forgotten_gives_its_weight_back() -> None:

@@ -56,3 +56,27 @@ def test_many_details() -> None:
     with pytest.raises(InvalidRequestError, match="error"):
         check.finish()
     assert time.process_time() - began < SECONDS
+
+
+def test_what_cannot_be_valid_is_not_parsed_and_the_field_that_is_too_large_is_named() -> None:
+    details = Status(details=[AnyMessage()]).SerializeToString() * (SIZE // 2)
+    complete = pb.CompleteOperationRequest(project="p", name="n").SerializeToString()
+    for request, data, field in (
+        (pb.CompleteOperationRequest, complete + tag(4, 2) + varint(len(details)) + details, "error"),
+        (pb.CreateOperationRequest, delimited(1, b"p") + delimited(3, bytes(600_000)), "operation_request"),
+        (pb.AppendOperationLogRequest, delimited(1, b"p") + delimited(3, bytes(40_000)), "log_message"),
+        (pb.ListOperationsRequest, (tag(3, 0) + varint(1)) * 20_000, "states"),
+        (pb.GetOperationRequest, delimited(9, bytes(40_000)), ""),
+        (pb.GetOperationRequest, tag(9, 3) * 40_000, ""),
+        (pb.GetOperationRequest, b"\xff" * 40_000, ""),
+    ):
+        refused = wire._parser(request)(data)  # noqa: SLF001
+        assert isinstance(refused, InvalidRequestError)
+        assert [violation.field for violation in refused.violations] == [field]
+        assert "bytes or less" in refused.message
+
+
+def test_a_request_weighs_what_it_takes_in_memory() -> None:
+    error = Status(details=[AnyMessage()] * 30_000)
+    assert wire._weight(pb.CompleteOperationRequest(error=error)) > 1_800_000  # noqa: SLF001
+    assert wire._weight(pb.CompleteOperationRequest(name="n" * 97)) == 99  # noqa: SLF001

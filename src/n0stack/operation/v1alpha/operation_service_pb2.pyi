@@ -504,8 +504,8 @@ class CompleteOperationRequest(_message.Message):
     """The holder's token."""
     @_builtins.property
     def error(self) -> _status_pb2.Status:
-        """What went wrong, up to 65536 bytes, with a code of google.rpc.Code other than OK. Unset:
-        the operation succeeded.
+        """What went wrong, up to 65536 bytes and 100 details, with a code of google.rpc.Code other
+        than OK. Unset: the operation succeeded.
         """
 
     def __init__(
