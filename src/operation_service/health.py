@@ -25,6 +25,14 @@ _UNREAD_SECONDS = 30.0
 _EVERY_SECONDS = 1.0
 _PATIENCE_SECONDS = 3.0
 """An election takes about two seconds; one is no reason to send callers elsewhere."""
+_MAX_NAME_CHARACTERS = 256
+
+
+def shortened(request: Message) -> Message:
+    """Return what is kept of a request: a name that no service can have stays one when it is cut off."""
+    if isinstance(request, HealthCheckRequest):
+        return HealthCheckRequest(service=request.service[: _MAX_NAME_CHARACTERS + 1])
+    return request
 
 
 class Health:

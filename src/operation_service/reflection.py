@@ -4,7 +4,10 @@ The stock servicer of grpcio-reflection answers from a descriptor pool, without 
 v1alpha only. This one answers from a DescriptorIndex and speaks v1 too: the same messages under another name.
 """
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from typing import Any, cast
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -15,20 +18,36 @@ from grpc_reflection.v1alpha.reflection_pb2 import (
     ServiceResponse,
 )
 
+from operation_service.admission import FullError, Gate
 from operation_service.compression import DecompressionError, decompressed
+from operation_service.delivery import CallerGoneError, Delivery, NotReadError
 from operation_service.descriptors import DescriptorIndex
+from operation_service.errors import InvalidRequestError, Violation
+from operation_service.status import to_status
 
 # Not listed: its descriptor comes with no Python package, and a listed service has to be describable.
 _V1_SERVICE_NAME = "grpc.reflection.v1.ServerReflection"
 
+Context = grpc.aio.ServicerContext[Any, Any]
 
-def add_reflection(server: grpc.aio.Server, index: DescriptorIndex, services: Sequence[str]) -> None:
+_MAX_BYTES = 32 * 1024
+"""Of a question: it comes back with its answer."""
+_QUESTION_SECONDS = 60.0
+"""A conversation in which nothing is asked for so long is over."""
+_ANSWER_SECONDS = 30.0
+
+
+def add_reflection(
+    server: grpc.aio.Server, index: DescriptorIndex, services: Sequence[str], delivery: Delivery, gate: Gate
+) -> None:
     """Register server reflection with a server that has not been started.
 
     Args:
         server: Where to register it.
         index: What to answer from.
         services: The full names of the services to list; reflection itself comes in addition.
+        delivery: Writes.
+        gate: Says how many conversations there may be at once.
 
     Raises:
         KeyError: The index does not know one of the services.
@@ -37,16 +56,18 @@ def add_reflection(server: grpc.aio.Server, index: DescriptorIndex, services: Se
     for service in listed:
         index.file_of_symbol(service)
 
-    async def converse(
-        requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[bytes, ServerReflectionResponse]
-    ) -> AsyncIterator[ServerReflectionResponse]:
-        async for serialized in requests:
-            # Parsed here: what fails in a request_deserializer ends in a traceback, and the call in UNKNOWN.
-            try:
-                request = ServerReflectionRequest.FromString(decompressed(serialized))
-            except (DecodeError, DecompressionError):
-                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "not a ServerReflectionRequest")
-            yield answer(index, listed, request)
+    async def converse(_requests: object, context: Context) -> None:
+        try:
+            with gate.place(), contextlib.suppress(NotReadError, CallerGoneError):
+                while (serialized := await _next(context)) is not None:
+                    # Parsed here: what fails in a request_deserializer ends in a traceback, and the call in UNKNOWN.
+                    if (request := _parsed(serialized)) is None:
+                        wrong = InvalidRequestError([Violation("", "not a ServerReflectionRequest")])
+                        await delivery.abort(context, to_status(wrong), _ANSWER_SECONDS)
+                        return
+                    await delivery.write(context, answer(index, listed, request), _ANSWER_SECONDS)
+        except FullError as full:
+            await delivery.refuse(context, full.status)
 
     handler: grpc.RpcMethodHandler[bytes, ServerReflectionResponse] = grpc.stream_stream_rpc_method_handler(
         converse, response_serializer=ServerReflectionResponse.SerializeToString
@@ -57,6 +78,24 @@ def add_reflection(server: grpc.aio.Server, index: DescriptorIndex, services: Se
             for name in (SERVICE_NAME, _V1_SERVICE_NAME)
         ]
     )
+
+
+async def _next(context: Context) -> bytes | None:
+    """Wait for the next question; None: there are no more."""
+    try:
+        async with asyncio.timeout(_QUESTION_SECONDS):
+            question: Any = await context.read()
+    except TimeoutError:
+        return None
+    return None if question is grpc.aio.EOF else cast("bytes", question)
+
+
+def _parsed(serialized: bytes) -> ServerReflectionRequest | None:
+    try:
+        serialized = decompressed(serialized)
+        return ServerReflectionRequest.FromString(serialized) if len(serialized) <= _MAX_BYTES else None
+    except (DecodeError, DecompressionError):
+        return None
 
 
 def answer(

@@ -14,16 +14,17 @@ from grpc_health.v1 import health_pb2
 
 from n0stack.operation.v1alpha import operation_service_pb2 as pb
 from operation_service import wire
-from operation_service.admission import Admission
+from operation_service.admission import Admission, Gate
 from operation_service.clock import Clock, SystemClock
 from operation_service.delivery import Delivery
 from operation_service.descriptor_sets import load
 from operation_service.embedded_etcd import EmbeddedEtcd, find_etcd_binary
+from operation_service.errors import OverloadedError
 from operation_service.etcd_client import EtcdClient
 from operation_service.etcd_store import EtcdStore
 from operation_service.expiry import Expiry
 from operation_service.grpc_server import new_server
-from operation_service.health import Health, HealthMonitor
+from operation_service.health import Health, HealthMonitor, shortened
 from operation_service.janitor import Janitor
 from operation_service.keys import Keys
 from operation_service.leases import Leases
@@ -52,6 +53,11 @@ _LAST_SECONDS = 1.0
 """For what is on its way when the last call has done its part."""
 
 _MAX_PENDING = 8_000
+_MAX_HEALTH_CALLS = 1_000
+_MAX_HEALTH_WATCHES = 1_000
+"""Counted for themselves, so that those who ask are answered whatever else is full."""
+_MAX_REFLECTIONS = 100
+"""An answer has all files that a service needs."""
 
 _OPTIONS = (
     # Otherwise a second service would bind the same port without a word, and get half of the calls.
@@ -64,7 +70,7 @@ _OPTIONS = (
     ("grpc.keepalive_timeout_ms", 20_000),
     # The former is not enough: a caller that is stopped, whose kernel answers for it, is only found by this one.
     ("grpc.http2.ping_timeout_ms", 20_000),
-    # gRPC's own default. The greatest request has 270 KiB; up to here the field that is too large is named.
+    # gRPC's own default. Up to here the field that is too large is named; wire.py says what is.
     ("grpc.max_receive_message_length", 4 * 1024 * 1024),
     # Calls that have come and were not yet looked at, of about 16 KiB each. gRPC itself ends what is beyond it, with
     # CANCELLED; from the default, 1,000, on it would do so at random.
@@ -89,7 +95,7 @@ class Service:
         etcd_endpoints: URLs of the etcd that holds its state.
         health: What it tells of its health.
         watching: Its watches.
-        admission: Its gates.
+        admission: The gates of its operations.
         ended: Done, as soon as gRPC takes no more calls, whoever ended it.
     """
 
@@ -175,9 +181,12 @@ async def running(
         monitor = HealthMonitor(etcd, health, ("", _SERVICE.full_name))
         methods = wire.handlers(_SERVICE, servicer, delivery, admission)
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE.full_name, methods),))
-        methods = wire.handlers(_HEALTH, health, delivery)
+        health_admission = Admission(_MAX_HEALTH_CALLS, _MAX_HEALTH_WATCHES)
+        methods = wire.handlers(_HEALTH, health, delivery, health_admission, shortened)
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_HEALTH.full_name, methods),))
-        add_reflection(server, index, (_SERVICE.full_name, _HEALTH.full_name))
+        add_reflection(
+            server, index, (_SERVICE.full_name, _HEALTH.full_name), delivery, Gate(_MAX_REFLECTIONS, OverloadedError)
+        )
 
         await monitor.ask()
         for work in (etcd.feel_pulses, monitor.run, hub.run, expiry.run, janitor.run):

@@ -47,19 +47,34 @@ async def test_a_call_over_the_limit_is_refused_at_once_and_changes_nothing(
     assert not (await peer.list()).operations
 
 
-async def test_health_and_reflection_are_answered_while_it_is_full(full: tuple[Peer, contextlib.ExitStack]) -> None:
-    peer, _ = full
-    check: Any = peer.channel.unary_unary(
+def check(peer: Peer) -> Any:
+    return peer.channel.unary_unary(
         "/grpc.health.v1.Health/Check",
         request_serializer=HealthCheckRequest.SerializeToString,
         response_deserializer=HealthCheckResponse.FromString,
     )
-    assert (await check(HealthCheckRequest(), timeout=10)).status == HealthCheckResponse.SERVING
-    reflect: Any = peer.channel.stream_stream(
+
+
+def health_watch(peer: Peer, service: str = "") -> Any:
+    return peer.channel.unary_stream(
+        "/grpc.health.v1.Health/Watch",
+        request_serializer=HealthCheckRequest.SerializeToString,
+        response_deserializer=HealthCheckResponse.FromString,
+    )(HealthCheckRequest(service=service), timeout=20)
+
+
+def reflection(peer: Peer) -> Any:
+    return peer.channel.stream_stream(
         "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
         request_serializer=ServerReflectionRequest.SerializeToString,
         response_deserializer=ServerReflectionResponse.FromString,
     )
+
+
+async def test_health_and_reflection_are_answered_while_it_is_full(full: tuple[Peer, contextlib.ExitStack]) -> None:
+    peer, _ = full
+    assert (await check(peer)(HealthCheckRequest(), timeout=10)).status == HealthCheckResponse.SERVING
+    reflect = reflection(peer)
     call = reflect([ServerReflectionRequest(list_services="")], timeout=10)
     assert SERVICE in {service.name for service in (await call.read()).list_services_response.service}
 
@@ -115,6 +130,56 @@ async def over_the_limit(peer: Peer) -> Refusal:
     except grpc.aio.AioRpcError as error:
         return refusal_of(error)
     raise AssertionError
+
+
+async def test_watches_of_the_health_have_a_limit_of_their_own_and_keep_nobody_from_asking(
+    etcd: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("operation_service.server._MAX_HEALTH_CALLS", 1)
+    monkeypatch.setattr("operation_service.server._MAX_HEALTH_WATCHES", 2)
+    async with running(settings, [etcd]) as service, connected(service.address) as peer:
+        watches = [health_watch(peer), health_watch(peer)]
+        for watch in watches:
+            assert (await watch.read()).status == HealthCheckResponse.SERVING
+        refusal = await refused(health_watch(peer).read())
+        assert (refusal.code, refusal.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_WATCHES")
+        assert (await check(peer)(HealthCheckRequest(), timeout=10)).status == HealthCheckResponse.SERVING
+        await peer.watching()
+        for watch in watches:
+            watch.cancel()
+
+
+async def test_a_service_with_too_long_a_name_is_unknown_to_the_health(peer: Peer) -> None:
+    for name in ("x" * 257, "ä" * 300, "x" * 1_000_000):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await check(peer)(HealthCheckRequest(service=name), timeout=10)
+        assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+        watch = health_watch(peer, name)
+        assert (await watch.read()).status == HealthCheckResponse.SERVICE_UNKNOWN
+        watch.cancel()
+
+
+async def test_conversations_with_reflection_have_a_limit_of_their_own(
+    etcd: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("operation_service.server._MAX_REFLECTIONS", 1)
+    async with running(settings, [etcd]) as service, connected(service.address) as peer:
+        first = reflection(peer)(timeout=20)
+        await first.write(ServerReflectionRequest(list_services=""))
+        assert (await first.read()).list_services_response.service
+        assert (await refused(reflection(peer)(timeout=20).read())).reason == "OVERLOADED"
+        await first.done_writing()
+        assert await first.read() is grpc.aio.EOF
+        second = reflection(peer)([ServerReflectionRequest(list_services="")], timeout=20)
+        assert (await second.read()).list_services_response.service
+
+
+async def test_a_conversation_in_which_nothing_is_asked_ends(
+    etcd: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("operation_service.reflection._QUESTION_SECONDS", 0.2)
+    async with running(settings, [etcd]) as service, connected(service.address) as peer:
+        assert await reflection(peer)(timeout=20).read() is grpc.aio.EOF
 
 
 # --- callers that do not read

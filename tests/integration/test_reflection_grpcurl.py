@@ -15,7 +15,10 @@ from grpc_status import rpc_status
 
 from n0stack.operation.v1alpha import operation_service_pb2, operation_service_pb2_grpc
 from n0stack.protobuf import operation_pb2
+from operation_service.admission import Gate
+from operation_service.delivery import Delivery
 from operation_service.descriptor_sets import load
+from operation_service.errors import OverloadedError
 from operation_service.reflection import add_reflection
 
 SERVICE = "n0stack.operation.v1alpha.OperationService"
@@ -53,7 +56,9 @@ async def serve(*descriptor_sets: Path) -> tuple[grpc.aio.Server, str]:
     # The other methods stay what they are in the generated class: UNIMPLEMENTED.
     operation_service_pb2_grpc.add_OperationServiceServicer_to_server(Echo(), server)  # type: ignore[abstract]
     health_pb2_grpc.add_HealthServicer_to_server(health.aio.HealthServicer(), server)
-    add_reflection(server, load(descriptor_sets), [SERVICE, health.SERVICE_NAME])
+    add_reflection(
+        server, load(descriptor_sets), [SERVICE, health.SERVICE_NAME], Delivery(), Gate(100, OverloadedError)
+    )
     address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     await server.start()
     return server, address

@@ -16,8 +16,11 @@ from grpc_reflection.v1alpha.reflection_pb2 import (
 from hypothesis import given
 from hypothesis import strategies as st
 
+from operation_service.admission import Gate
+from operation_service.delivery import Delivery
 from operation_service.descriptor_sets import DescriptorSetError, load
 from operation_service.descriptors import DescriptorIndex
+from operation_service.errors import OverloadedError
 from operation_service.reflection import add_reflection, answer
 
 SERVICE = "n0stack.operation.v1alpha.OperationService"
@@ -345,7 +348,7 @@ def test_a_request_for_nothing_is_an_invalid_argument(small: DescriptorIndex) ->
 @pytest.fixture
 async def channel(own: DescriptorIndex) -> AsyncIterator[grpc.aio.Channel]:
     server = grpc.aio.server()
-    add_reflection(server, own, [SERVICE])
+    add_reflection(server, own, [SERVICE], Delivery(), Gate(1, OverloadedError))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as opened:
@@ -381,4 +384,4 @@ async def test_junk_is_an_invalid_argument_and_no_traceback(
 
 async def test_a_service_that_could_not_be_described_is_not_listed(own: DescriptorIndex) -> None:
     with pytest.raises(KeyError, match=r"no\.Service"):
-        add_reflection(grpc.aio.server(), own, ["no.Service"])
+        add_reflection(grpc.aio.server(), own, ["no.Service"], Delivery(), Gate(1, OverloadedError))
