@@ -219,11 +219,17 @@ class ContentionError(OperationError):
 
 
 class OverloadedError(OperationError):
-    """The service has as many calls in flight as it takes on, or is too slow for those that it has."""
+    """The service has as much to do as it takes on, or is too slow for what it has.
 
-    def __init__(self, limit: int, retry_after: timedelta) -> None:
+    Args:
+        limit: How much that is.
+        retry_after: When to come again.
+        what: Of what.
+    """
+
+    def __init__(self, limit: int, retry_after: timedelta, what: str = "calls") -> None:
         super().__init__(
-            f"the service is busy with {limit} calls and takes on no more: nothing was changed, try again later",
+            f"the service is busy with {limit} {what} and takes on no more: nothing was changed, try again later",
             metadata={"limit": str(limit)},
             retry_after=retry_after,
         )

@@ -75,7 +75,7 @@ class Watching:
         self._listing = listing
         self._hub = hub
         self._snapshots = asyncio.Semaphore(_SNAPSHOTS_AT_ONCE)
-        self._found = Budget(_FOUND_AT_ONCE)
+        self._found = Budget(_FOUND_AT_ONCE, "operations that other watches are told at their beginning")
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:

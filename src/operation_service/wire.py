@@ -40,7 +40,7 @@ _MAX_BYTES = {
     # Is shortened before it is kept.
     "grpc.health.v1.HealthCheckRequest": 4 * 1024 * 1024,
 }
-"""Of a request: about twice what a valid one can have. Larger ones are not parsed: that takes up to 28 times as much."""
+"""Of a request: about twice what a valid one can have. Larger ones are not parsed: that can take 28 times as much."""
 _MAX_BYTES_OF_OTHERS = 32 * 1024
 _MAX_FIELDS_LOOKED_AT = 1_000
 _DETAIL = 60

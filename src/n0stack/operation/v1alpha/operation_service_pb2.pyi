@@ -217,7 +217,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """RESOURCE_EXHAUSTED. The service is busy with as many calls as it takes on at once.
     Nothing was changed. The call was refused before it was read, so no resource is named.
     Metadata: limit. Try again after the time of google.rpc.RetryInfo, and later each further
-    time.
+    time. Of a watch: other watches have as much yet to be told at their beginning as the
+    service keeps for that.
     """
     ERROR_REASON_TOO_MANY_WATCHES: _ErrorReason.ValueType  # 22
     """RESOURCE_EXHAUSTED. The service has as many watches as it takes on. No resource is named,
@@ -315,7 +316,8 @@ ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 21
 """RESOURCE_EXHAUSTED. The service is busy with as many calls as it takes on at once.
 Nothing was changed. The call was refused before it was read, so no resource is named.
 Metadata: limit. Try again after the time of google.rpc.RetryInfo, and later each further
-time.
+time. Of a watch: other watches have as much yet to be told at their beginning as the
+service keeps for that.
 """
 ERROR_REASON_TOO_MANY_WATCHES: ErrorReason.ValueType  # 22
 """RESOURCE_EXHAUSTED. The service has as many watches as it takes on. No resource is named,
