@@ -28,8 +28,10 @@ _INTERRUPTED = 130
 _LEAST_SECONDS = 20.0
 _MOST_SECONDS = 86_400.0
 _NOTE_SECONDS = 1.0
-_CALM_SECONDS = 10.0
+_CALM_SECONDS = 15.0
 """At the beginning nothing is wrong, so that what comes later can be compared."""
+_CALM_SHARE = 0.125
+"""But of a short run no more than this."""
 
 
 async def run(options: argparse.Namespace, directory: Path) -> Run:
@@ -49,7 +51,7 @@ async def run(options: argparse.Namespace, directory: Path) -> Run:
             beginning=NEEDS.get(options.broken, ()),
         )
         faults = Faults(found.targets, found.admin, recorder)
-        await asyncio.sleep(min(_CALM_SECONDS, options.seconds / 4))
+        await asyncio.sleep(min(_CALM_SECONDS, options.seconds * _CALM_SHARE))
         await faults.run(acts, began + options.seconds)
         quiet_at = time.monotonic()
         _say(f"{quiet_at - began:.0f} s are over: all is mended, the end is read")
