@@ -133,17 +133,32 @@ class Operations:
 
     @contextlib.asynccontextmanager
     async def _turn(self, resource: Resource, deadline: Deadline) -> AsyncIterator[None]:
-        """Let the calls for one resource pass one by one, so that only those of other replicas can get in between."""
+        """Let the calls for one resource pass one by one, so that only those of other replicas can get in between.
+
+        Raises:
+            ContentionError: Others passed, for as long as this one could wait.
+            StoreUnavailableError: None did: they wait for etcd.
+        """
         turn = self._turns.setdefault(resource, _Turn())
+        passed = turn.passed
         turn.waiting += 1
         try:
             try:
                 async with asyncio.timeout(deadline.remaining()):
                     await turn.lock.acquire()
             except TimeoutError as error:
-                raise ContentionError(resource, attempts=0) from error
+                if turn.passed > passed:
+                    raise ContentionError(resource, attempts=0) from error
+                raise StoreUnavailableError("earlier calls for the same resource still wait for it") from error
             try:
                 yield
+            except StoreUnavailableError:
+                raise
+            except BaseException:
+                turn.passed += 1
+                raise
+            else:
+                turn.passed += 1
             finally:
                 turn.lock.release()
         finally:
@@ -172,8 +187,9 @@ def _outcome_unknown() -> Iterator[None]:
 class _Turn:
     """Whose turn it is for one resource."""
 
-    __slots__ = ("lock", "waiting")
+    __slots__ = ("lock", "passed", "waiting")
 
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
+        self.passed = 0
         self.waiting = 0

@@ -17,7 +17,7 @@ from operation_service.beliefs import Beliefs
 from operation_service.budget import Budget
 from operation_service.clock import Deadline
 from operation_service.delivery import Context, Delivery, NotReadError
-from operation_service.errors import ContentionError, OverloadedError, StoreUnavailableError
+from operation_service.errors import ContentionError, NotFoundError, OverloadedError, StoreUnavailableError
 from operation_service.grpc_server import ServedCall
 from operation_service.lingering import Lingering
 from operation_service.model import Append, Caller, Event, Failure, Phase, Record, Resource, Snapshot
@@ -129,19 +129,38 @@ async def test_work_that_waits_for_long_while_other_work_is_done_is_refused(monk
     assert caught.value.retry_after >= timedelta(seconds=0.5)
 
 
-async def test_who_waits_for_earlier_calls_for_the_resource_is_not_told_that_etcd_is_not_available() -> None:
-    class SlowStore:
-        async def read(self, *_: object) -> Snapshot:
-            return await asyncio.Event().wait() and Snapshot()
+class SlowStore:
+    """A store in which there is nothing, and that is never quick to say so."""
 
-    operations = Operations(cast("Any", SlowStore()), FakeClock())
-    command = Append(Resource("p", "n"), Caller("token", "somebody"), "a step")
-    async with asyncio.timeout(5):
-        earlier = asyncio.create_task(operations.change(command, Deadline(FOREVER)))
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    async def read(self, *_: object) -> Snapshot:
+        await asyncio.sleep(self._seconds)
+        return Snapshot(is_confirmed=True)
+
+
+APPEND = Append(Resource("p", "n"), Caller("token", "somebody"), "a step")
+
+
+async def test_who_waits_while_others_pass_is_told_that_there_are_others() -> None:
+    operations = Operations(cast("Any", SlowStore(0.02)), FakeClock())
+    async with asyncio.timeout(20):
+        others = [asyncio.create_task(operations.change(APPEND, Deadline(FOREVER))) for _ in range(100)]
         await asyncio.sleep(0)
         with pytest.raises(ContentionError, match="earlier calls for p/n") as caught:
-            await operations.change(command, Deadline(0.01))
+            await operations.change(APPEND, Deadline(0.5))
         assert caught.value.retry_after is not None
+        assert {type(error) for error in await asyncio.gather(*others, return_exceptions=True)} == {NotFoundError}
+
+
+async def test_who_waits_while_nobody_passes_is_told_that_they_all_wait_for_etcd() -> None:
+    operations = Operations(cast("Any", SlowStore(FOREVER)), FakeClock())
+    async with asyncio.timeout(20):
+        earlier = asyncio.create_task(operations.change(APPEND, Deadline(FOREVER)))
+        await asyncio.sleep(0)
+        with pytest.raises(StoreUnavailableError, match="earlier calls for the same resource"):
+            await operations.change(APPEND, Deadline(0.01))
         earlier.cancel()
         await asyncio.wait({earlier})
 
