@@ -53,7 +53,7 @@ async def flood(address: str, seconds: float, calls: int, name: str) -> None:
         await asyncio.gather(*(call(OperationServiceStub(channel), caller) for caller in range(calls)))
     took.sort()
     shares = {"p50": 0.5, "p99": 0.99, "max": 1.0}
-    seconds_of_ok = {name: round(took[min(len(took) - 1, int(len(took) * share))], 3) for name, share in shares.items()}
+    seconds_of_ok = {name: round(took[int((len(took) - 1) * share)], 3) for name, share in shares.items() if took}
     sys.stdout.write(json.dumps({"outcomes": outcomes, "seconds_of_ok": seconds_of_ok}) + "\n")
 
 
