@@ -24,6 +24,8 @@ _ATTEMPTS = 10
 
 _WORKERS = 32
 """Calls that etcd is asked for at once: twice as many as it takes to keep one event loop busy."""
+_SILENT_SECONDS = 1.0
+"""When no call for a resource is done for so long, it is etcd that does not answer: a call takes some milliseconds."""
 
 
 class Operations:
@@ -133,32 +135,27 @@ class Operations:
 
     @contextlib.asynccontextmanager
     async def _turn(self, resource: Resource, deadline: Deadline) -> AsyncIterator[None]:
-        """Let the calls for one resource pass one by one, so that only those of other replicas can get in between.
-
-        Raises:
-            ContentionError: Others passed, for as long as this one could wait.
-            StoreUnavailableError: None did: they wait for etcd.
-        """
+        """Let the calls for one resource pass one by one, so that only those of other replicas can get in between."""
         turn = self._turns.setdefault(resource, _Turn())
-        passed = turn.passed
         turn.waiting += 1
+        done, seconds = turn.done, deadline.remaining()
         try:
             try:
-                async with asyncio.timeout(deadline.remaining()):
+                async with asyncio.timeout(seconds):
                     await turn.lock.acquire()
             except TimeoutError as error:
-                if turn.passed > passed:
-                    raise ContentionError(resource, attempts=0) from error
-                raise StoreUnavailableError("earlier calls for the same resource still wait for it") from error
+                if turn.done == done and seconds >= _SILENT_SECONDS:
+                    raise StoreUnavailableError("earlier calls for the same resource still wait for it") from error
+                raise ContentionError(resource, attempts=0) from error
             try:
                 yield
             except StoreUnavailableError:
                 raise
             except BaseException:
-                turn.passed += 1
+                turn.done += 1
                 raise
             else:
-                turn.passed += 1
+                turn.done += 1
             finally:
                 turn.lock.release()
         finally:
@@ -187,9 +184,9 @@ def _outcome_unknown() -> Iterator[None]:
 class _Turn:
     """Whose turn it is for one resource."""
 
-    __slots__ = ("lock", "passed", "waiting")
+    __slots__ = ("done", "lock", "waiting")
 
     def __init__(self) -> None:
+        self.done = 0
         self.lock = asyncio.Lock()
-        self.passed = 0
         self.waiting = 0

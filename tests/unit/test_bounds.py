@@ -129,40 +129,52 @@ async def test_work_that_waits_for_long_while_other_work_is_done_is_refused(monk
     assert caught.value.retry_after >= timedelta(seconds=0.5)
 
 
-class SlowStore:
-    """A store in which there is nothing, and that is never quick to say so."""
+async def test_who_waits_for_earlier_calls_for_the_resource_is_not_told_that_etcd_is_not_available() -> None:
+    class SlowStore:
+        async def read(self, *_: object) -> Snapshot:
+            return await asyncio.Event().wait() and Snapshot()
 
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-
-    async def read(self, *_: object) -> Snapshot:
-        await asyncio.sleep(self._seconds)
-        return Snapshot(is_confirmed=True)
-
-
-APPEND = Append(Resource("p", "n"), Caller("token", "somebody"), "a step")
-
-
-async def test_who_waits_while_others_pass_is_told_that_there_are_others() -> None:
-    operations = Operations(cast("Any", SlowStore(0.02)), FakeClock())
-    async with asyncio.timeout(20):
-        others = [asyncio.create_task(operations.change(APPEND, Deadline(FOREVER))) for _ in range(100)]
+    operations = Operations(cast("Any", SlowStore()), FakeClock())
+    command = Append(Resource("p", "n"), Caller("token", "somebody"), "a step")
+    async with asyncio.timeout(5):
+        earlier = asyncio.create_task(operations.change(command, Deadline(FOREVER)))
         await asyncio.sleep(0)
         with pytest.raises(ContentionError, match="earlier calls for p/n") as caught:
-            await operations.change(APPEND, Deadline(0.5))
+            await operations.change(command, Deadline(0.01))
         assert caught.value.retry_after is not None
-        assert {type(error) for error in await asyncio.gather(*others, return_exceptions=True)} == {NotFoundError}
-
-
-async def test_who_waits_while_nobody_passes_is_told_that_they_all_wait_for_etcd() -> None:
-    operations = Operations(cast("Any", SlowStore(FOREVER)), FakeClock())
-    async with asyncio.timeout(20):
-        earlier = asyncio.create_task(operations.change(APPEND, Deadline(FOREVER)))
-        await asyncio.sleep(0)
-        with pytest.raises(StoreUnavailableError, match="earlier calls for the same resource"):
-            await operations.change(APPEND, Deadline(0.01))
         earlier.cancel()
         await asyncio.wait({earlier})
+
+
+async def test_who_waits_while_no_call_for_the_resource_is_done_is_told_that_etcd_does_not_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("operation_service.operations._SILENT_SECONDS", 0.05)
+    may_end = asyncio.Event()
+
+    class SlowStore:
+        async def read(self, *_: object) -> Snapshot:
+            await may_end.wait()
+            may_end.clear()
+            return Snapshot(is_confirmed=True)
+
+    operations = Operations(cast("Any", SlowStore()), FakeClock())
+    command = Append(Resource("p", "n"), Caller("token", "somebody"), "a step")
+    async with asyncio.timeout(5):
+        earlier = [asyncio.create_task(operations.change(command, Deadline(FOREVER))) for _ in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(StoreUnavailableError, match="earlier calls"):
+            await operations.change(command, Deadline(0.1))
+        last = asyncio.create_task(operations.change(command, Deadline(0.1)))
+        await asyncio.sleep(0)
+        may_end.set()
+        with pytest.raises(ContentionError):
+            await last
+        for each in earlier:
+            each.cancel()
+        await asyncio.wait(earlier)
+        with pytest.raises(NotFoundError):
+            await earlier[0]
 
 
 async def test_a_budget_is_shared_out_first_come_first_served() -> None:
