@@ -27,6 +27,7 @@ from operation_service.policy import Change, LockAction, granted
 
 _LEASE_ATTEMPTS = 3
 _LEASE_SECONDS = 1.0
+_ABANDONED_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ class EtcdStore:
         self._times = times
         self._clock = clock
         self._on_operation_replaced = on_operation_replaced
-        self._committing: set[asyncio.Task[Committed | Snapshot]] = set()
+        self._abandoned: set[asyncio.Task[Committed | Snapshot] | None] = set()
 
     async def read(self, resource: Resource, token: str, deadline: Deadline) -> Snapshot:
         """Read what is known of a resource, as seen by the peer with a token (empty: by nobody in particular).
@@ -184,16 +185,26 @@ class EtcdStore:
             StoreOutOfSpaceError: etcd takes no changes.
             CorruptRecordError: A key of the resource cannot be read.
         """
-        # To its end, also when the caller goes meanwhile: so a lease that was granted for it is used, or ended.
         committing = asyncio.ensure_future(self._commit_to_the_end(attempt, deadline))
-        self._committing.add(committing)
-        committing.add_done_callback(self._committed_to_the_end)
-        return await asyncio.shield(committing)
+        # When its caller has gone, nobody waits for an error any more, and then it is no news for asyncio's log.
+        committing.add_done_callback(lambda done: done.cancelled() or done.exception())
+        try:
+            return await asyncio.shield(committing)
+        except asyncio.CancelledError:
+            await self._abandon(committing)
+            raise
 
-    def _committed_to_the_end(self, committing: "asyncio.Task[Committed | Snapshot]") -> None:
-        self._committing.discard(committing)
-        # Whoever waits for it gets the error; when nobody does any more, that is no news for asyncio's log.
-        _ = committing.cancelled() or committing.exception()
+    async def _abandon(self, committing: "asyncio.Task[Committed | Snapshot]") -> None:
+        """End what is under way for a caller that has gone, so that a lease granted for it is used, or ended.
+
+        The call keeps its turn and its place meanwhile: who calls and goes, again and again, gains nothing.
+        """
+        self._abandoned.add(committing)
+        try:
+            await asyncio.wait({committing}, timeout=_ABANDONED_SECONDS)
+        finally:
+            committing.cancel()
+            self._abandoned.discard(committing)
 
     async def _commit_to_the_end(self, attempt: Attempt, deadline: Deadline) -> Committed | Snapshot:
         for _ in range(_LEASE_ATTEMPTS):
@@ -208,6 +219,9 @@ class EtcdStore:
         lease = None
         if attempt.change.action is LockAction.HOLD:
             lease = await self._leases.for_lock(attempt.change.lock_for_seconds, deadline)
+            if asyncio.current_task() in self._abandoned:
+                self._leases.revoke_later(lease.id)
+                raise StoreUnavailableError("the caller has gone")
             # The wall time before etcd was asked, counted back from now: only the last attempt's counts.
             asked_at = self._clock.now() - timedelta(seconds=self._clock.monotonic() - lease.asked_at)
             attempt = replace(attempt, change=granted(attempt.change, asked_at, lease.ttl_seconds))

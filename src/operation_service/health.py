@@ -7,8 +7,11 @@ from typing import Any, cast
 import grpc
 from etcd3 import etcdrpc
 from google.protobuf.message import Message
+from google.rpc.code_pb2 import NOT_FOUND
+from google.rpc.status_pb2 import Status
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_status.rpc_status import to_status
 
 from operation_service.clock import Deadline
 from operation_service.delivery import Delivery
@@ -18,9 +21,11 @@ from operation_service.etcd_client import EtcdClient
 _log = logging.getLogger(__name__)
 
 Context = grpc.aio.ServicerContext[Any, Any]
-Status = Any
+ServingStatus = Any
 """A HealthCheckResponse.ServingStatus, which the published types do not name."""
 
+_UNKNOWN = to_status(Status(code=NOT_FOUND, message="service: there is none by that name here"))
+_ANSWER_SECONDS = 5.0
 _UNREAD_SECONDS = 30.0
 _EVERY_SECONDS = 1.0
 _PATIENCE_SECONDS = 3.0
@@ -47,12 +52,12 @@ class Health:
 
     def __init__(self, delivery: Delivery) -> None:
         self._delivery = delivery
-        self._statuses: dict[str, Status] = {}
+        self._statuses: dict[str, ServingStatus] = {}
         self._changed = asyncio.Event()
         self._is_ending = False
         self._is_stopped = False
 
-    def set(self, name: str, status: Status) -> None:
+    def set(self, name: str, status: ServingStatus) -> None:
         """Set the health of a service; without effect once the whole is about to end."""
         if not self._is_ending:
             self._statuses[name] = status
@@ -77,7 +82,7 @@ class Health:
         """Tell the health of a service."""
         status = self._statuses.get(request.service)
         if status is None:
-            await context.abort(grpc.StatusCode.NOT_FOUND, "service: there is none by that name here")
+            await self._delivery.abort(context, _UNKNOWN, _ANSWER_SECONDS)
         return HealthCheckResponse(status=status)
 
     async def List(self, _request: object, _context: Context) -> Message:

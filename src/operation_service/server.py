@@ -133,6 +133,7 @@ async def serve(settings: Settings) -> None:
         await asyncio.wait({signalled, service.ended}, return_when=asyncio.FIRST_COMPLETED)
         if not signalled.done():
             signalled.cancel()
+            signals.wait_no_more()
             raise ServerEndedError("gRPC takes no more calls: start the service again, and look into its log")
         _log.info("stopping: calls in flight may finish")
         await service.drain()
@@ -227,6 +228,10 @@ class _Signals:
         elif self._task is not None and now - self._received_at > _AGAIN_SECONDS:
             _log.warning("asked to stop again: ending at once, calls in flight are cut off")
             self._task.cancel()
+
+    def wait_no_more(self) -> None:
+        """End at once again when one comes."""
+        self._is_waited_for = False
 
     async def wait(self) -> None:
         """Wait for the first one."""

@@ -230,7 +230,10 @@ class WatchHub:
                 raise WatchInterruptedError("etcd cannot be reached", resume)
             skip = place.position - (self._end - len(self._buffer))
             if skip < 0:
-                raise WatcherTooSlowError(resume)
+                if not self.covers(place.told_up_to):
+                    raise WatcherTooSlowError(resume)
+                # What went was older than what it listens for: the hub hears of the past, too, when it begins.
+                place.position, skip = place.position - skip, 0
             if place.position < self._end:
                 return list(islice(self._buffer, skip, skip + _AT_ONCE))
             # Waking up now and then is for the sake of `interrupted_seconds`. Not with asyncio.wait_for: before Python

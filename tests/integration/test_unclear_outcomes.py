@@ -287,3 +287,30 @@ async def test_a_caller_that_goes_leaves_no_lease_without_a_key(
         return {lease for lease in leases if await hands.granted(lease) == 86_400} <= held
 
     assert await soon(leases_have_keys)
+
+
+async def test_a_caller_that_goes_keeps_its_place_until_its_change_is_over(
+    proxy: EtcdProxy, settings: Settings
+) -> None:
+    """Else who calls and goes, again and again, would have any number of changes under way."""
+    async with running(settings, [proxy.url]) as service, connected(service.address) as peer:
+        # Of what a replica knows, a renewal is a change and nothing else.
+        await asyncio.gather(*(peer.propose(f"vm/{number}") for number in range(20)))
+        proxy.holds_answers_back = True
+        calls = [asyncio.create_task(peer.propose(f"vm/{number}")) for number in range(20)]
+
+        async def are_inside() -> bool:
+            return service.admission.calls.inside == len(calls)
+
+        assert await soon(are_inside)
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+        await asyncio.sleep(0.2)
+        assert await are_inside()
+        proxy.holds_answers_back = False
+
+        async def are_over() -> bool:
+            return service.admission.calls.inside == 0
+
+        assert await soon(are_over)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from typing import Any, cast
 
+import pytest
 from etcd3.etcdrpc.kv_pb2 import Event as EtcdEvent
 from etcd3.etcdrpc.kv_pb2 import KeyValue
 from unit_support import FakeClock, a_record
@@ -70,3 +71,23 @@ async def test_changes_that_come_faster_than_they_are_read_do_not_pile_up_and_ar
         store.may_read.set()
         await listener
     assert told == list(range(1, CHANGES + 1))
+
+
+async def test_who_listens_for_what_is_to_come_is_not_too_slow_for_what_the_hub_hears_of_the_past(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("operation_service.watch_hub._BUFFERED", 5)
+    hub = a_hub(Store())
+    hub._begin(1)  # noqa: SLF001
+    hub._seen_up_to = 20  # noqa: SLF001
+
+    async def first_after(revision: int) -> int:
+        async with contextlib.aclosing(hub.follow(revision)) as entries:
+            return (await anext(entries)).occurrence.revision
+
+    async with asyncio.timeout(30):
+        listener = asyncio.create_task(first_after(20))
+        await asyncio.sleep(0)
+        for revision in range(1, 22):
+            hub._receive(a_change(revision))  # noqa: SLF001
+        assert await listener == 21
