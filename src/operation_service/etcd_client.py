@@ -35,9 +35,10 @@ _SILENCE = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
 HAS_LEADER = (("hasleader", "true"),)
 """Makes a member that has lost the quorum say so, instead of answering nothing (ETCD_FACTS, Python clients)."""
 
-_ATTEMPT_SECONDS = 1.5
-"""After this a silent member is left for another one, which then has a leader again, or soon will: so that a call that
-met a member just as it fell silent is answered in 3 s, and one that came later is not delayed at all."""
+_ATTEMPT_SECONDS = 1.0
+"""After this a silent member is left for another one. When a leader falls silent the others notice after one to two
+seconds, and what was asked of any member just before that is lost: so calls go on one attempt after the election, some
+3 s after the leader fell silent at the latest, unless the votes were split."""
 _PULSE_SECONDS = 0.5
 _PAUSE_SECONDS = 0.1
 _GIVE_UP_AFTER_SECONDS = 5.0

@@ -23,7 +23,7 @@ def test_a_bomb_is_refused_before_it_is_out(compress: "type[bytes]", size: int) 
 
 
 @pytest.mark.parametrize(
-    "data", [b"\x1f\x8b", b"\x1f\x8bxxxx", gzip.compress(b"abc")[:-1], gzip.compress(b"abc") + b"x"]
+    "data", [b"\x1f\x8b", b"\x1f\x8bxxxx", gzip.compress(b"abc", mtime=0)[:-1], gzip.compress(b"abc", mtime=0) + b"x"]
 )
 def test_what_begins_like_gzip_and_is_not_is_refused(data: bytes) -> None:
     with pytest.raises(DecompressionError, match="no valid gzip"):
