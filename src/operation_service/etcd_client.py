@@ -11,7 +11,9 @@ For every call the three questions of a distributed program are answered in one 
 """
 
 import asyncio
+import contextlib
 import logging
+import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -43,6 +45,11 @@ _PULSE_SECONDS = 0.5
 _PAUSE_SECONDS = 0.1
 _GIVE_UP_AFTER_SECONDS = 5.0
 """Once etcd has been out of reach for this long, a call tries once and fails at once, so that calls do not pile up."""
+
+_PANICKING = (((3, 4, 21), (3, 4, 23)), ((3, 5, 0), (3, 5, 7)))
+"""Versions, from the first on and before the second, that end with a panic when a transaction of reads is cancelled
+while it runs (etcd issues 14110 and 14891)."""
+_HISTORY_ATTEMPTS = 3
 
 _CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", -1),
@@ -106,6 +113,12 @@ class _Member:
         self.grant: _Call = lease.LeaseGrant
         self.revoke: _Call = lease.LeaseRevoke
         self.time_to_live: _Call = lease.LeaseTimeToLive
+        self.status: _Call = cast("Any", etcdrpc).MaintenanceStub(self.channel).Status
+        self.version = ""
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", version)[:3])
 
 
 class EtcdClient:
@@ -156,6 +169,10 @@ class EtcdClient:
             try:
                 await member.range(request, timeout=_ATTEMPT_SECONDS, metadata=HAS_LEADER)
                 member.is_well = True
+                if not (member.version and was_well):
+                    # It may come back as another version.
+                    status = await member.status(etcdrpc.StatusRequest(), timeout=_ATTEMPT_SECONDS, metadata=HAS_LEADER)
+                    member.version = status.version
             except grpc.aio.AioRpcError as error:
                 member.is_well = error.code() not in _SILENCE
                 if not member.is_well:
@@ -188,11 +205,27 @@ class EtcdClient:
 
     async def read(self, request: etcdrpc.TxnRequest, deadline: Deadline) -> etcdrpc.TxnResponse:
         """Carry out a transaction of ranges, all of them at one revision. Raises like `range`."""
-        try:
-            return await self._call(lambda member: member.txn, request, etcdrpc.TxnResponse, deadline)
-        except StoreOutOfSpaceError:
-            # Some versions, 3.5.1 for one, refuse every transaction then; ranges alone they still answer.
-            return await self._read_one_by_one(request, deadline)
+        if self._bears_cancelled_reads():
+            try:
+                return await self._call(lambda member: member.txn, request, etcdrpc.TxnResponse, deadline)
+            except StoreOutOfSpaceError:
+                # Some versions, 3.5.1 for one, refuse every transaction then; ranges alone they still answer.
+                pass
+        for _ in range(_HISTORY_ATTEMPTS):
+            with contextlib.suppress(RevisionGoneError):
+                return await self._read_one_by_one(request, deadline)
+            if any(op.request_range.revision for op in request.success):
+                raise RevisionGoneError
+        raise StoreUnavailableError("it compacts its history faster than that can be read")
+
+    def _bears_cancelled_reads(self) -> bool:
+        """Whether a transaction of reads may be cancelled, or run out of time: some versions panic then.
+
+        Until a member has told its version, it is better asked for one range after the other.
+        """
+        return bool(self._members[self._current].version) and not any(
+            low <= _numbers(member.version) < high for member in self._members for low, high in _PANICKING
+        )
 
     async def _read_one_by_one(self, request: etcdrpc.TxnRequest, deadline: Deadline) -> etcdrpc.TxnResponse:
         answer = etcdrpc.TxnResponse(succeeded=True)
