@@ -47,8 +47,8 @@ _GIVE_UP_AFTER_SECONDS = 5.0
 """Once etcd has been out of reach for this long, a call tries once and fails at once, so that calls do not pile up."""
 
 _PANICKING = (((3, 4, 21), (3, 4, 23)), ((3, 5, 0), (3, 5, 7)))
-"""Versions, from the first on and before the second, that end with a panic when a transaction of reads is cancelled
-while it runs (etcd issues 14110 and 14891)."""
+"""Versions, from the first on and before the second, that end with a panic when a transaction of reads is cancelled,
+or runs out of time (etcd issues 14110 and 14891)."""
 _HISTORY_ATTEMPTS = 3
 
 _CHANNEL_OPTIONS = (
@@ -114,11 +114,13 @@ class _Member:
         self.revoke: _Call = lease.LeaseRevoke
         self.time_to_live: _Call = lease.LeaseTimeToLive
         self.status: _Call = cast("Any", etcdrpc).MaintenanceStub(self.channel).Status
-        self.version = ""
+        self.bears_cancelled_reads: bool | None = None
 
 
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in re.findall(r"\d+", version)[:3])
+def bears_cancelled_reads(version: str) -> bool:
+    """Whether etcd of a version ("3.5.12") goes on when a transaction of reads is cancelled while it runs."""
+    numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:3])
+    return not any(first <= numbers < mended for first, mended in _PANICKING)
 
 
 class EtcdClient:
@@ -169,10 +171,10 @@ class EtcdClient:
             try:
                 await member.range(request, timeout=_ATTEMPT_SECONDS, metadata=HAS_LEADER)
                 member.is_well = True
-                if not (member.version and was_well):
-                    # It may come back as another version.
+                if member.bears_cancelled_reads is None or not was_well:
+                    # It may have come back as another version.
                     status = await member.status(etcdrpc.StatusRequest(), timeout=_ATTEMPT_SECONDS, metadata=HAS_LEADER)
-                    member.version = status.version
+                    member.bears_cancelled_reads = bears_cancelled_reads(status.version)
             except grpc.aio.AioRpcError as error:
                 member.is_well = error.code() not in _SILENCE
                 if not member.is_well:
@@ -203,9 +205,28 @@ class EtcdClient:
         """
         return await self._call(lambda member: member.range, request, etcdrpc.RangeResponse, deadline)
 
+    async def is_kept(self, key: bytes, revision: int, deadline: Deadline) -> bool:
+        """Whether etcd can still be read as it was at a revision (0: as it is now, always).
+
+        Args:
+            key: One that may be read; whether it is there does not matter.
+            revision: The revision.
+            deadline: For the answer.
+
+        Raises:
+            StoreUnavailableError: etcd could not be reached before the deadline.
+        """
+        try:
+            await self.range(etcdrpc.RangeRequest(key=key, count_only=True, revision=revision), deadline)
+        except RevisionGoneError:
+            return False
+        return True
+
     async def read(self, request: etcdrpc.TxnRequest, deadline: Deadline) -> etcdrpc.TxnResponse:
         """Carry out a transaction of ranges, all of them at one revision. Raises like `range`."""
-        if self._bears_cancelled_reads():
+        # Until a member has told its version, it is better asked for one range after the other.
+        others_bear_it = all(member.bears_cancelled_reads is not False for member in self._members)
+        if self._members[self._current].bears_cancelled_reads and others_bear_it:
             try:
                 return await self._call(lambda member: member.txn, request, etcdrpc.TxnResponse, deadline)
             except StoreOutOfSpaceError:
@@ -217,15 +238,6 @@ class EtcdClient:
             if any(op.request_range.revision for op in request.success):
                 raise RevisionGoneError
         raise StoreUnavailableError("it compacts its history faster than that can be read")
-
-    def _bears_cancelled_reads(self) -> bool:
-        """Whether a transaction of reads may be cancelled, or run out of time: some versions panic then.
-
-        Until a member has told its version, it is better asked for one range after the other.
-        """
-        return bool(self._members[self._current].version) and not any(
-            low <= _numbers(member.version) < high for member in self._members for low, high in _PANICKING
-        )
 
     async def _read_one_by_one(self, request: etcdrpc.TxnRequest, deadline: Deadline) -> etcdrpc.TxnResponse:
         answer = etcdrpc.TxnResponse(succeeded=True)

@@ -14,7 +14,7 @@ from etcd3.etcdrpc.kv_pb2 import Event as EtcdEvent
 
 from operation_service.clock import Deadline
 from operation_service.errors import RevisionCompactedError, StoreUnavailableError
-from operation_service.etcd_client import HAS_LEADER, EtcdClient, RevisionGoneError
+from operation_service.etcd_client import HAS_LEADER, EtcdClient
 from operation_service.keys import KeyRange
 
 _log = logging.getLogger(__name__)
@@ -110,11 +110,8 @@ class EtcdWatch:
         A watch that starts at the very revision that was compacted is answered without an error, and without the keys
         that were deleted at it (measured on 3.4.23): an expiry would be missed. A read at the revision before it fails.
         """
-        ask = etcdrpc.RangeRequest(key=self._keys.start, count_only=True, revision=self._next_revision - 1)
-        try:
-            await self._etcd.range(ask, Deadline(_READ_SECONDS))
-        except RevisionGoneError as error:
-            raise RevisionCompactedError(self._next_revision) from error
+        if not await self._etcd.is_kept(self._keys.start, self._next_revision - 1, Deadline(_READ_SECONDS)):
+            raise RevisionCompactedError(self._next_revision)
 
 
 async def _unless(left: "asyncio.Future[None]", step: Awaitable[Any]) -> Any:  # noqa: ANN401, as gRPC types it

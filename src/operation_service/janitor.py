@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 _SECONDS = 10.0
 _SWEEP_SECONDS = 3600.0
 _KEYS_AT_ONCE = 1_000
-_TODO = 100_000
+_MAX_NOTED = 100_000
 """About 30 MiB. More is left to the next sweep."""
 
 
@@ -55,7 +55,7 @@ class Janitor:
         self._note(resource, operation_id)
 
     def _note(self, resource: Resource, operation_id: str) -> None:
-        if len(self._todo) < _TODO:
+        if len(self._todo) < _MAX_NOTED:
             self._todo[resource, operation_id] = None
         self._news.set()
 

@@ -122,13 +122,8 @@ class Keys:
         Raises:
             ValueError: It says so of none.
         """
-        if not key.startswith(self._cancelled):
-            raise ValueError(key)
-        resource, hash_sign, _ = key.removeprefix(self._cancelled).decode("ascii").rpartition("#")
-        project, slash, name = resource.partition("/")
-        if not (hash_sign and slash):
-            raise ValueError(key)
-        return Resource(project, name)
+        resource, _ = _around_hash(self._cancelled, key)
+        return resource
 
     def is_record(self, key: bytes) -> bool:
         """Whether a key is that of a record."""
@@ -140,12 +135,21 @@ class Keys:
         Raises:
             ValueError: It is none.
         """
-        base = self.all_details().start
-        if not key.startswith(base):
-            raise ValueError(key)
-        resource, hash_sign, rest = key.removeprefix(base).decode("ascii").rpartition("#")
-        project, slash, name = resource.partition("/")
+        resource, rest = _around_hash(self.all_details().start, key)
         operation_id, _, _ = rest.partition("/")
-        if not (hash_sign and slash):
-            raise ValueError(key)
-        return Resource(project, name), operation_id
+        return resource, operation_id
+
+
+def _around_hash(base: bytes, key: bytes) -> tuple[Resource, str]:
+    """Return the resource that a key names behind its base, and what comes behind the "#".
+
+    Raises:
+        ValueError: It is no such key.
+    """
+    if not key.startswith(base):
+        raise ValueError(key)
+    resource, hash_sign, rest = key.removeprefix(base).decode("ascii").rpartition("#")
+    project, slash, name = resource.partition("/")
+    if not (hash_sign and slash):
+        raise ValueError(key)
+    return Resource(project, name), rest

@@ -18,7 +18,7 @@ from operation_service.errors import (
 from operation_service.etcd_store import Attempt, Committed, EtcdStore
 from operation_service.model import Command, Resource, Snapshot, View
 from operation_service.policy import Change, Decision, Moment, decide
-from operation_service.workers import Workers
+from operation_service.workers import Progress, Workers
 
 _ATTEMPTS = 10
 
@@ -138,24 +138,18 @@ class Operations:
         """Let the calls for one resource pass one by one, so that only those of other replicas can get in between."""
         turn = self._turns.setdefault(resource, _Turn())
         turn.waiting += 1
-        done, seconds = turn.done, deadline.remaining()
+        done, seconds = turn.progress.done, deadline.remaining()
         try:
             try:
                 async with asyncio.timeout(seconds):
                     await turn.lock.acquire()
             except TimeoutError as error:
-                if turn.done == done and seconds >= _SILENT_SECONDS:
+                if turn.progress.done == done and seconds >= _SILENT_SECONDS:
                     raise StoreUnavailableError("earlier calls for the same resource still wait for it") from error
                 raise ContentionError(resource, attempts=0) from error
             try:
-                yield
-            except StoreUnavailableError:
-                raise
-            except BaseException:
-                turn.done += 1
-                raise
-            else:
-                turn.done += 1
+                with turn.progress.counted():
+                    yield
             finally:
                 turn.lock.release()
         finally:
@@ -184,9 +178,9 @@ def _outcome_unknown() -> Iterator[None]:
 class _Turn:
     """Whose turn it is for one resource."""
 
-    __slots__ = ("done", "lock", "waiting")
+    __slots__ = ("lock", "progress", "waiting")
 
     def __init__(self) -> None:
-        self.done = 0
+        self.progress = Progress()
         self.lock = asyncio.Lock()
         self.waiting = 0

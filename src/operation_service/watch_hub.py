@@ -25,7 +25,7 @@ from operation_service.errors import (
     WatcherTooSlowError,
     WatchInterruptedError,
 )
-from operation_service.etcd_client import EtcdClient, RevisionGoneError
+from operation_service.etcd_client import EtcdClient
 from operation_service.etcd_store import EtcdStore
 from operation_service.etcd_watch import Batch, EtcdWatch
 from operation_service.expiry import Expiry
@@ -36,11 +36,11 @@ from operation_service.model import Event, Resource, View
 _log = logging.getLogger(__name__)
 
 _BUFFERED = 10_000
+_BUFFERED_BYTES = 32 * 1024 * 1024
+"""A record may be 70 KiB (an error of 64 KiB, a log of 4 KiB); usual ones leave room for twice as many."""
 _BACK_REVISIONS = 5_000
 """So far back a hub begins, if etcd's history is there: when a replica starts again, the watches that come back to it
 were somewhere in there, and each that was not would need a watch of etcd of its own, until something happens."""
-_BUFFERED_BYTES = 32 * 1024 * 1024
-"""A record may be 70 KiB (an error of 64 KiB, a log of 4 KiB); usual ones leave room for twice as many."""
 _VIEWS_KEPT = 200
 _VIEWS_BYTES = 32 * 1024 * 1024
 """A view may be 730 KiB (a request of 256 KiB, 100 logs of 4 KiB); for a late listener an older one is read again."""
@@ -157,19 +157,12 @@ class WatchHub:
         middle = start
         while start < end:
             # etcd does not tell which revision it has compacted, only that one is gone.
-            if await self._is_kept(max(1, middle - 1)):
+            if await self._etcd.is_kept(self._keys.watched.start, max(1, middle - 1), Deadline(_READ_SECONDS)):
                 end = middle
             else:
                 start = middle + 1
             middle = (start + end) // 2
         return end
-
-    async def _is_kept(self, revision: int) -> bool:
-        try:
-            await self._store.count(self._keys.all_locks(), revision, Deadline(_READ_SECONDS))
-        except RevisionGoneError:
-            return False
-        return True
 
     def stop(self) -> None:
         """End all listeners: the service is stopping."""

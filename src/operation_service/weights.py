@@ -5,7 +5,8 @@ from operation_service.model import Failure, Record, View
 _RECORD = 1_500
 """What a record takes, with its lock and what is kept beside it, at common lengths."""
 _LOG = 250
-_DETAIL = 60
+DETAIL = 60
+"""What the smallest detail of an error takes, beside its bytes."""
 _VIEW = 500
 
 
@@ -24,4 +25,4 @@ def of_view(view: View) -> int:
 
 
 def _of_failure(failure: Failure | None) -> int:
-    return len(failure.message) + sum(len(detail) + _DETAIL for detail in failure.details) if failure else 0
+    return len(failure.message) + sum(len(detail) + DETAIL for detail in failure.details) if failure else 0

@@ -22,6 +22,7 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.unknown_fields import UnknownFieldSet
 
+from operation_service import weights
 from operation_service.admission import Admission, FullError, Gate
 from operation_service.compression import DecompressionError, decompressed
 from operation_service.delivery import CallerGoneError, Delivery, NotReadError
@@ -43,8 +44,6 @@ _MAX_BYTES = {
 """Of a request: about twice what a valid one can have. Larger ones are not parsed: that can take 28 times as much."""
 _MAX_BYTES_OF_OTHERS = 32 * 1024
 _MAX_FIELDS_LOOKED_AT = 1_000
-_DETAIL = 60
-"""What the smallest detail of an error takes in memory, beside its bytes."""
 
 _REQUEST_SECONDS = 10.0
 """For a request to arrive, 270 KiB at most, once its call has."""
@@ -61,7 +60,7 @@ def handlers(
     service: ServiceDescriptor,
     servicer: object,
     delivery: Delivery,
-    admission: Admission | None = None,
+    admission: Admission,
     shorten: Shorten | None = None,
 ) -> "dict[str, grpc.RpcMethodHandler[Any, Any]]":
     """Return the handlers of a service, by the names of its rpcs.
@@ -70,7 +69,7 @@ def handlers(
         service: The service's descriptor.
         servicer: Has an async method by the name of each rpc, which writes by itself if it answers with a stream.
         delivery: Writes.
-        admission: Says how many calls may be served at once. None: any number.
+        admission: Says how many calls may be served at once.
         shorten: Makes of a request that was parsed what is kept of it. None: all of it is.
     """
     return {
@@ -83,15 +82,12 @@ def _handler(
     method: MethodDescriptor,
     behavior: Callable[..., Any],
     delivery: Delivery,
-    admission: Admission | None,
+    admission: Admission,
     shorten: Shorten | None,
 ) -> "grpc.RpcMethodHandler[Any, Any]":
     is_stream = method.server_streaming
     guarded = _guarded(behavior, delivery, None if is_stream else _ANSWER_SECONDS)
-    gate = None
-    if admission is not None:
-        gate = admission.watches if is_stream else admission.calls
-    bound: Callable[..., Any] = _bound(guarded, delivery, gate)
+    bound: Callable[..., Any] = _bound(guarded, delivery, admission.watches if is_stream else admission.calls)
     return grpc.stream_stream_rpc_method_handler(
         bound,
         request_deserializer=_parser(GetMessageClass(method.input_type), shorten),
@@ -99,12 +95,12 @@ def _handler(
     )
 
 
-def _bound(guarded: Guarded, delivery: Delivery, gate: Gate | None) -> Callable[..., Awaitable[None]]:
+def _bound(guarded: Guarded, delivery: Delivery, gate: Gate) -> Callable[..., Awaitable[None]]:
     async def call(_requests: object, context: Context) -> None:
         try:
-            with gate.place() if gate else _open(), contextlib.suppress(NotReadError, CallerGoneError):
+            with gate.place(), contextlib.suppress(NotReadError, CallerGoneError):
                 request = await _request(context)
-                with gate.room(_weight(request)) if gate else _open():
+                with gate.room(_weight(request)):
                     answer = await guarded(request, context)
                 del request
                 if answer is not None:
@@ -113,9 +109,6 @@ def _bound(guarded: Guarded, delivery: Delivery, gate: Gate | None) -> Callable[
             await delivery.refuse(context, full.status)
 
     return call
-
-
-_open = contextlib.nullcontext[None]
 
 
 async def _request(context: Context) -> Request:
@@ -136,7 +129,7 @@ def _weight(request: Request) -> int:
     """Return about how many bytes a request takes in memory."""
     if isinstance(request, InvalidRequestError):
         return 0
-    return request.ByteSize() + _DETAIL * len(getattr(getattr(request, "error", None), "details", ()))
+    return request.ByteSize() + weights.DETAIL * len(getattr(getattr(request, "error", None), "details", ()))
 
 
 def _parser(request_class: type[Message], shorten: Shorten | None = None) -> Callable[[bytes], Request]:

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import math
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 
 from operation_service.clock import Deadline
@@ -16,6 +16,30 @@ from operation_service.errors import OverloadedError, StoreUnavailableError
 
 _PATIENCE_SECONDS = 1.0
 """How long work waits while other work is done. So what is accepted stays fast, however slow the machine is."""
+
+
+class Progress:
+    """Tells those who wait for others whether these get on, or all wait for etcd themselves.
+
+    Attributes:
+        done: How many pieces of work have come to an end that was not etcd's silence.
+    """
+
+    def __init__(self) -> None:
+        self.done = 0
+
+    @contextlib.contextmanager
+    def counted(self) -> Iterator[None]:
+        """Count the block as work, once it has come to its end."""
+        try:
+            yield
+        except StoreUnavailableError:
+            raise
+        except BaseException:
+            self.done += 1
+            raise
+        else:
+            self.done += 1
 
 
 class Workers:
@@ -28,7 +52,7 @@ class Workers:
     def __init__(self, count: int) -> None:
         self._count = count
         self._free = asyncio.Semaphore(count)
-        self._done = 0
+        self._progress = Progress()
 
     @contextlib.asynccontextmanager
     async def one(self, deadline: Deadline) -> AsyncIterator[None]:
@@ -43,25 +67,19 @@ class Workers:
         else:
             await self._free.acquire()
         try:
-            yield
-        except StoreUnavailableError:
-            raise
-        except BaseException:
-            self._done += 1
-            raise
-        else:
-            self._done += 1
+            with self._progress.counted():
+                yield
         finally:
             self._free.release()
 
     async def _wait(self, deadline: Deadline) -> None:
-        done = self._done
+        done = self._progress.done
         for patience in (_PATIENCE_SECONDS, math.inf):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(patience, deadline.remaining())):
                     await self._free.acquire()
                 return
-            if self._done - done >= self._count:
+            if self._progress.done - done >= self._count:
                 # Not the same for all: they have been refused together.
                 delay = timedelta(seconds=random.uniform(0.5, 2.5))  # noqa: S311
                 raise OverloadedError(self._count, delay)

@@ -56,12 +56,12 @@ def members(places: list[Place], directory: Path) -> list[Member]:
     return found
 
 
-async def start(member: Member, everyone: list[Member]) -> None:
+async def start(member: Member, everyone: list[Member], binary: Path = ETCD) -> None:
     """Start a member, for the first time or again."""
     client_url = f"http://{member.address}"
     await member.process.start(
         [
-            ETCD,
+            binary,
             *("--name", member.name, "--data-dir", member.data_dir),
             *("--listen-client-urls", client_url, "--advertise-client-urls", client_url),
             *("--listen-peer-urls", member.peer_url, "--initial-advertise-peer-urls", member.peer_url),
@@ -75,9 +75,9 @@ async def start(member: Member, everyone: list[Member]) -> None:
     )
 
 
-async def start_all(everyone: list[Member]) -> None:
+async def start_all(everyone: list[Member], binary: Path = ETCD) -> None:
     """Start all members."""
-    await asyncio.gather(*(start(member, everyone) for member in everyone))
+    await asyncio.gather(*(start(member, everyone, binary) for member in everyone))
 
 
 def _free_ports() -> tuple[int, int]:

@@ -14,7 +14,7 @@ from e2e.support_cluster import FAILOVER_SECONDS, NOISE_SECONDS, seconds_until_i
 from e2e.support_e2e import Serve
 from support import connected
 
-pytestmark = pytest.mark.skipif(not cluster.ETCD.exists(), reason=f"there is no {cluster.ETCD}")
+from operation_service.embedded_binary import EtcdBinary
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,14 @@ class Hosts:
 
 
 @pytest.fixture
-async def hosts(tmp_path: Path) -> AsyncIterator[Hosts]:
+async def hosts(tmp_path: Path, binary: EtcdBinary) -> AsyncIterator[Hosts]:
     if why := why_not():
         (pytest.fail if are_demanded() else pytest.skip)(f"no network namespaces: {why}")
     network = Network()
     members: list[Member] = []
     try:
         members = cluster.members(await network.open(3), tmp_path)
-        await cluster.start_all(members)
+        await cluster.start_all(members, binary.path)
         admin = EtcdAdmin(members)
         assert await admin.until_well(range(3), 30)
         yield Hosts(members, admin)

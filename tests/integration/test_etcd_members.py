@@ -2,15 +2,17 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
-from etcd3.etcdrpc import RangeRequest
+from etcd3.etcdrpc import RangeRequest, StatusRequest, TxnRequest
 from etcd_proxy import EtcdProxy, proxied
 from waiting import soon
 
+from operation_service import etcd_ops
 from operation_service.clock import Deadline
 from operation_service.errors import StoreUnavailableError
-from operation_service.etcd_client import EtcdClient
+from operation_service.etcd_client import EtcdClient, bears_cancelled_reads
 
 GONE = "http://127.0.0.1:1"
 
@@ -82,3 +84,55 @@ async def test_a_member_that_is_known_not_to_answer_is_passed_over(etcd: str, pr
         feeling.cancel()
         await asyncio.wait({feeling})
         await client.close()
+
+
+TWO_READS = TxnRequest(success=[etcd_ops.get(b"a"), etcd_ops.get(b"b")])
+
+
+@pytest.mark.parametrize(
+    ("bear_it", "together"),
+    [
+        ((True, True), True),
+        ((True, None), True),
+        ((None, None), False),
+        ((None, True), False),
+        ((True, False), False),
+        ((False, True), False),
+    ],
+)
+async def test_reads_go_together_only_where_no_member_is_known_to_panic_when_they_are_cancelled(
+    etcd: str, bear_it: tuple[bool | None, ...], *, together: bool
+) -> None:
+    client = EtcdClient([etcd, etcd])
+    transactions = 0
+    for member, bears in zip(client._members, bear_it, strict=True):  # noqa: SLF001
+        member.bears_cancelled_reads = bears
+        whole = member.txn
+
+        def txn(request: Any, *, timeout: float, metadata: Any, whole: Any = whole) -> Any:
+            nonlocal transactions
+            transactions += 1
+            return whole(request, timeout=timeout, metadata=metadata)
+
+        member.txn = txn
+    try:
+        answer = await client.read(TWO_READS, Deadline(10))
+        assert len(answer.responses) == 2
+        assert transactions == together
+    finally:
+        await client.close()
+
+
+async def test_a_member_tells_its_version_once_it_answers(etcd: str) -> None:
+    client = EtcdClient([etcd])
+    (member,) = client._members  # noqa: SLF001
+    version = (await member.status(StatusRequest(), timeout=10, metadata=())).version
+    feeling = asyncio.ensure_future(client.feel_pulses())
+
+    async def is_known() -> bool:
+        return member.bears_cancelled_reads is bears_cancelled_reads(version)
+
+    assert await soon(is_known)
+    feeling.cancel()
+    await asyncio.wait({feeling})
+    await client.close()

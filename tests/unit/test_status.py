@@ -15,6 +15,7 @@ from unit_support import RESOURCE, UNTIL, a_lock
 
 from n0stack.operation.v1alpha import operation_service_pb2 as pb
 from operation_service import errors, wire
+from operation_service.admission import Admission
 from operation_service.delivery import Delivery
 from operation_service.errors import OperationError, Violation
 from operation_service.model import Lock, Log, Resource, State
@@ -276,7 +277,7 @@ def deserialized(rpc: str, data: bytes) -> object:
     """What the service makes of the bytes of a request."""
     service = pb.DESCRIPTOR.services_by_name["OperationService"]
     servicer = SimpleNamespace(**dict.fromkeys((method.name for method in service.methods), lambda *_: None))
-    handler: Any = wire.handlers(service, servicer, Delivery())[rpc]
+    handler: Any = wire.handlers(service, servicer, Delivery(), Admission(1, 1))[rpc]
     return handler.request_deserializer(data)
 
 
