@@ -15,11 +15,11 @@ from chaos import cluster
 from chaos.cluster import Member
 from chaos.etcd_admin import EtcdAdmin
 from chaos.faults import Client, Targets
-from chaos.links import Link
 from chaos.namespaces import Network, Place, are_demanded, why_not
 from chaos.process import Process
 from chaos.replica import Replica, find_libfaketime
 from chaos.store import StoreServer, Values
+from links import Link
 
 _MEMBERS = 3
 _REPLICAS = 3

@@ -10,10 +10,10 @@ from chaos import cluster, namespaces
 from chaos.cluster import Member
 from chaos.etcd_admin import EtcdAdmin
 from chaos.history import Fault, Recorder
-from chaos.links import Mode
 from chaos.process import Process
 from chaos.replica import Replica
 from chaos.schedule import Act, Kind, Planned
+from links import Mode
 
 _WELL_SECONDS = 20.0
 _CLOCK_SECONDS = 1.2

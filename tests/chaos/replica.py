@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 from chaos.history import ClockSet
-from chaos.links import Link
 from chaos.process import Process
+from links import Link
 
 _PROGRAM = Path(sys.executable).with_name("operation-service")
 _OFFSETS = (-3600.0, 0.0, 3600.0)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from etcd3.etcdrpc import RangeRequest, StatusRequest, TxnRequest
-from etcd_proxy import EtcdProxy, proxied
+from links import Link, Mode, linked
 from waiting import soon
 
 from operation_service import etcd_ops
@@ -18,21 +18,21 @@ GONE = "http://127.0.0.1:1"
 
 
 @pytest.fixture
-async def proxy(etcd: str) -> AsyncIterator[EtcdProxy]:
-    async with proxied(etcd) as proxy:
+async def proxy(etcd: str) -> AsyncIterator[Link]:
+    async with linked(etcd) as proxy:
         yield proxy
 
 
-async def test_a_caller_in_a_hurry_says_nothing_about_a_member(proxy: EtcdProxy) -> None:
+async def test_a_caller_in_a_hurry_says_nothing_about_a_member(proxy: Link) -> None:
     client = EtcdClient([proxy.url, "http://127.0.0.1:1"])
     ask = RangeRequest(key=b"x")
     try:
         await client.range(ask, Deadline(10))
         member = client.channel
-        proxy.holds_answers_back = True
+        proxy.become(Mode.HOLD_ANSWERS)
         with pytest.raises(StoreUnavailableError):
             await client.range(ask, Deadline(0.3))
-        proxy.holds_answers_back = False
+        proxy.become(Mode.PASS)
         assert client.channel is member
         await client.range(ask, Deadline(10))
     finally:
@@ -57,7 +57,7 @@ async def test_a_member_that_is_silent_or_gone_is_left_for_the_next(etcd: str) -
     await silent.wait_closed()
 
 
-async def test_a_member_that_is_known_not_to_answer_is_passed_over(etcd: str, proxy: EtcdProxy) -> None:
+async def test_a_member_that_is_known_not_to_answer_is_passed_over(etcd: str, proxy: Link) -> None:
     client = EtcdClient([GONE, proxy.url, etcd])
     gone = client.channel
     feeling = asyncio.ensure_future(client.feel_pulses())
@@ -65,13 +65,13 @@ async def test_a_member_that_is_known_not_to_answer_is_passed_over(etcd: str, pr
         async with asyncio.timeout(15):
             await client.left(gone)
         second = client.channel
-        proxy.holds_answers_back = True
+        proxy.become(Mode.HOLD_ANSWERS)
         async with asyncio.timeout(15):
             await client.left(second)
         third = client.channel
         assert third is not gone
         # When that one fails too, the second, which answers again by then, is better than the one that is gone.
-        proxy.holds_answers_back = False
+        proxy.become(Mode.PASS)
 
         async def second_is_next() -> bool:
             client.leave(third)

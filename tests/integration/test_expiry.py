@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager
 
 import pytest
 from etcd_hands import EtcdHands
-from etcd_proxy import proxied
+from links import linked
 from support import NAME, PROJECT, Peer, TestClock, connected, event_name, refused
 from waiting import reaches, soon
 
@@ -144,7 +144,7 @@ async def test_that_somebody_is_cancelled_does_not_last_longer_either(peer: Peer
 async def test_when_etcd_was_away_at_its_time_it_ends_once_etcd_is_back(
     etcd: str, settings: Settings, clock: TestClock, hands: EtcdHands
 ) -> None:
-    async with proxied(etcd) as proxy, replica(proxy.url, settings, clock) as peer:
+    async with linked(etcd) as proxy, replica(proxy.url, settings, clock) as peer:
         await peer.propose(lock_for_seconds=60)
         await proxy.close()
         clock.pass_seconds(61)

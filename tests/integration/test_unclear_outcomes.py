@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import pytest
 from etcd_hands import EtcdHands
-from etcd_proxy import EtcdProxy, proxied
+from links import Link, Mode, linked
 from support import NAME, PROJECT, Peer, TestClock, connected, messages, refused
 from waiting import soon
 
@@ -31,30 +31,30 @@ HOLDER = Caller("peer-a", "somebody")
 
 
 @pytest.fixture
-async def proxy(etcd: str) -> AsyncIterator[EtcdProxy]:
-    async with proxied(etcd) as proxy:
+async def proxy(etcd: str) -> AsyncIterator[Link]:
+    async with linked(etcd) as proxy:
         yield proxy
 
 
 @pytest.fixture
-async def far_peer(proxy: EtcdProxy, settings: Settings, clock: TestClock) -> AsyncIterator[Peer]:
+async def far_peer(proxy: Link, settings: Settings, clock: TestClock) -> AsyncIterator[Peer]:
     """A caller of a service whose way to etcd is under the test's control."""
     async with running(settings, [proxy.url], clock) as service, connected(service.address) as peer:
         yield peer
 
 
 async def test_an_answer_that_was_lost_is_read_back_and_the_change_made_once(
-    far_peer: Peer, peer: Peer, proxy: EtcdProxy
+    far_peer: Peer, peer: Peer, proxy: Link
 ) -> None:
     await far_peer.propose()
-    proxy.swallows_answers = True
+    proxy.become(Mode.SWALLOW)
     call = asyncio.create_task(far_peer.append("once"))
 
     async def is_there() -> bool:
         return len((await peer.logs()).logs) == 1
 
     assert await soon(is_there)
-    proxy.swallows_answers = False
+    proxy.become(Mode.PASS)
     proxy.cut()
 
     assert messages(await call) == ["once"]
@@ -62,10 +62,10 @@ async def test_an_answer_that_was_lost_is_read_back_and_the_change_made_once(
 
 
 async def test_when_nothing_can_be_read_back_the_answer_says_that_the_outcome_is_unknown(
-    far_peer: Peer, peer: Peer, proxy: EtcdProxy
+    far_peer: Peer, peer: Peer, proxy: Link
 ) -> None:
     await far_peer.propose()
-    proxy.swallows_answers = True
+    proxy.become(Mode.SWALLOW)
     far_peer.timeout = 3
 
     refusal = await refused(far_peer.complete(log_message="done"))
@@ -73,21 +73,21 @@ async def test_when_nothing_can_be_read_back_the_answer_says_that_the_outcome_is
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "ETCD_UNAVAILABLE")
     assert refusal.metadata["outcome"] == "unknown"
     assert await peer.state() == "SUCCEEDED"
-    proxy.swallows_answers = False
+    proxy.become(Mode.PASS)
     proxy.cut()
     far_peer.timeout = 20
     assert messages(await far_peer.complete(log_message="done")) == ["done"]
 
 
 async def test_a_repeated_proposal_after_an_unknown_outcome_does_no_harm(
-    far_peer: Peer, peer: Peer, proxy: EtcdProxy
+    far_peer: Peer, peer: Peer, proxy: Link
 ) -> None:
     await far_peer.propose()
     fence = far_peer.fencing_token
-    proxy.swallows_answers = True
+    proxy.become(Mode.SWALLOW)
     far_peer.timeout = 2
     assert (await refused(far_peer.propose())).code == grpc.StatusCode.UNAVAILABLE
-    proxy.swallows_answers = False
+    proxy.become(Mode.PASS)
     proxy.cut()
     far_peer.timeout = 20
     await far_peer.propose(fence=fence)
@@ -95,7 +95,7 @@ async def test_a_repeated_proposal_after_an_unknown_outcome_does_no_harm(
 
 
 async def test_etcd_out_of_reach_is_unavailable_within_the_callers_deadline_and_changes_nothing(
-    far_peer: Peer, peer: Peer, proxy: EtcdProxy
+    far_peer: Peer, peer: Peer, proxy: Link
 ) -> None:
     await far_peer.propose()
     before = (await peer.get()).revision
@@ -117,10 +117,10 @@ async def test_etcd_out_of_reach_is_unavailable_within_the_callers_deadline_and_
 
 
 async def test_a_call_that_its_caller_gave_up_leaves_the_resource_in_order(
-    far_peer: Peer, peer: Peer, proxy: EtcdProxy
+    far_peer: Peer, peer: Peer, proxy: Link
 ) -> None:
     await far_peer.propose()
-    proxy.swallows_answers = True
+    proxy.become(Mode.SWALLOW)
     call = asyncio.create_task(far_peer.append("given up"))
 
     async def is_made() -> bool:
@@ -128,7 +128,7 @@ async def test_a_call_that_its_caller_gave_up_leaves_the_resource_in_order(
 
     assert await soon(is_made)
     call.cancel()
-    proxy.swallows_answers = False
+    proxy.become(Mode.PASS)
     proxy.cut()
     await far_peer.append("afterwards")
     assert messages((await peer.get()).operation) == ["given up", "afterwards"]
@@ -269,17 +269,17 @@ def all_leases(etcd: str) -> list[int]:
 
 
 async def test_a_caller_that_goes_leaves_no_lease_without_a_key(
-    far_peer: Peer, proxy: EtcdProxy, hands: EtcdHands, etcd: str
+    far_peer: Peer, proxy: Link, hands: EtcdHands, etcd: str
 ) -> None:
     """Not a day's worth of them for who retries with a short deadline, and whichever step the call had come to."""
     for delay in (0.0, 0.001, 0.002, 0.003, 0.005, 0.008, 0.012, 0.02):
         call = asyncio.create_task(far_peer.named(f"peer-{delay}").propose(f"vm/{delay}", lock_for_seconds=86_400))
         await asyncio.sleep(delay)
-        proxy.holds_answers_back = True
+        proxy.become(Mode.HOLD_ANSWERS)
         await asyncio.sleep(0.1)
         call.cancel()
         await asyncio.gather(call, return_exceptions=True)
-        proxy.holds_answers_back = False
+        proxy.become(Mode.PASS)
 
     async def leases_have_keys() -> bool:
         held = {entry.lease for entry in await hands.entries()}
@@ -289,14 +289,12 @@ async def test_a_caller_that_goes_leaves_no_lease_without_a_key(
     assert await soon(leases_have_keys)
 
 
-async def test_a_caller_that_goes_keeps_its_place_until_its_change_is_over(
-    proxy: EtcdProxy, settings: Settings
-) -> None:
+async def test_a_caller_that_goes_keeps_its_place_until_its_change_is_over(proxy: Link, settings: Settings) -> None:
     """Else who calls and goes, again and again, would have any number of changes under way."""
     async with running(settings, [proxy.url]) as service, connected(service.address) as peer:
         # Of what a replica knows, a renewal is a change and nothing else.
         await asyncio.gather(*(peer.propose(f"vm/{number}") for number in range(20)))
-        proxy.holds_answers_back = True
+        proxy.become(Mode.HOLD_ANSWERS)
         calls = [asyncio.create_task(peer.propose(f"vm/{number}")) for number in range(20)]
 
         async def are_inside() -> bool:
@@ -308,7 +306,7 @@ async def test_a_caller_that_goes_keeps_its_place_until_its_change_is_over(
         await asyncio.gather(*calls, return_exceptions=True)
         await asyncio.sleep(0.2)
         assert await are_inside()
-        proxy.holds_answers_back = False
+        proxy.become(Mode.PASS)
 
         async def are_over() -> bool:
             return service.admission.calls.inside == 0

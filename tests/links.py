@@ -1,13 +1,14 @@
 """A way that bytes go from one process to another, and on which they can be held, lost or cut.
 
-Like `etcd_proxy`, which tests of one replica use; but a black hole has to hold both directions, and to deliver late
-what it was given, as TCP does after a partition: a change may then be made long after its caller gave up.
+A black hole holds both directions, and delivers late what it was given, as TCP does after a partition: a change may
+then be made long after its caller gave up.
 """
 
 import asyncio
 import contextlib
 import socket
 import struct
+from collections.abc import AsyncIterator
 from enum import Enum
 
 _RESET = struct.pack("ii", 1, 0)
@@ -21,6 +22,8 @@ class Mode(Enum):
     PASS = "pass"
     HOLD = "hold"
     """Both ways wait; connections are taken, and say nothing."""
+    HOLD_ANSWERS = "hold answers"
+    """What is asked arrives, what is answered waits."""
     SWALLOW = "swallow"
     """What is asked arrives, what is answered is lost."""
 
@@ -37,14 +40,19 @@ class Link:
         self._target = (host, port)
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
-        self._mode = Mode.PASS
-        self._is_open = asyncio.Event()
-        self._is_open.set()
+        self._questions_flow = asyncio.Event()
+        self._answers_flow = asyncio.Event()
+        self.become(Mode.PASS)
         self.port = 0
 
+    @property
+    def url(self) -> str:
+        """What to give to a service as the URL of etcd."""
+        return f"http://127.0.0.1:{self.port}"
+
     async def open(self) -> None:
-        """Begin to listen."""
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        """Begin to listen; again, on the same port as before."""
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:
@@ -57,10 +65,8 @@ class Link:
     def become(self, mode: Mode) -> None:
         """From now on do that with bytes; what was held until now goes on."""
         self._mode = mode
-        if mode is Mode.HOLD:
-            self._is_open.clear()
-        else:
-            self._is_open.set()
+        _flow(self._questions_flow, mode is not Mode.HOLD)
+        _flow(self._answers_flow, mode not in {Mode.HOLD, Mode.HOLD_ANSWERS})
 
     def cut(self) -> None:
         """Reset every connection; new ones are taken."""
@@ -74,7 +80,7 @@ class Link:
         self._connections.add(task)
         writers = [writer]
         try:
-            await self._is_open.wait()
+            await self._questions_flow.wait()
             far_reader, far_writer = await asyncio.open_connection(*self._target)
             writers.append(far_writer)
             async with asyncio.TaskGroup() as group:
@@ -90,12 +96,31 @@ class Link:
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_answer: bool) -> None:
         while data := await reader.read(_CHUNK):
-            await self._is_open.wait()
+            await (self._answers_flow if is_answer else self._questions_flow).wait()
             if not (is_answer and self._mode is Mode.SWALLOW):
                 writer.write(data)
                 await writer.drain()
         # The end of one direction is the end of both: gRPC never closes only one.
         raise ConnectionResetError
+
+
+def _flow(event: asyncio.Event, flows: bool) -> None:
+    if flows:
+        event.set()
+    else:
+        event.clear()
+
+
+@contextlib.asynccontextmanager
+async def linked(url: str) -> AsyncIterator[Link]:
+    """Put a link before an etcd."""
+    host, _, port = url.removeprefix("http://").rpartition(":")
+    link = Link(host, int(port))
+    await link.open()
+    try:
+        yield link
+    finally:
+        await link.close()
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
