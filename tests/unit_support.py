@@ -1,9 +1,10 @@
 """Words for the unit tests: what is known of a resource, what is asked for, and clocks that move only when pushed."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+
+from msgspec.structs import replace
 
 from operation_service.model import (
     Append,

@@ -2,8 +2,6 @@
 
 import asyncio
 import itertools
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 
 import grpc
@@ -50,6 +48,7 @@ class Gate:
         self._emptied = asyncio.Event()
         self._emptied.set()
         delays = (_SOONEST + timedelta(seconds=0.125) * step for step in range(_SPREAD))
+        self._place = _Place(self)
         self._refusals = itertools.cycle([to_status(error(limit, delay)) for delay in delays])
 
     @property
@@ -57,42 +56,76 @@ class Gate:
         """How many are inside."""
         return self._inside
 
-    @contextmanager
-    def place(self) -> Iterator[None]:
-        """Take a place, for as long as the block runs.
+    def place(self) -> "_Place":
+        """Take a place, for as long as the `with` block runs.
 
         Raises:
             FullError: There is none.
         """
+        return self._place
+
+    def room(self, size: int) -> "_Room":
+        """Have room for a request of so many bytes, for as long as the `with` block runs.
+
+        Raises:
+            FullError: There is none.
+        """
+        return _Room(self, size)
+
+    def enter(self) -> None:
+        """Take a place. Raises as `place` does."""
         if self._inside >= self._limit:
             raise FullError(next(self._refusals))
+        if not self._inside:
+            self._emptied.clear()
         self._inside += 1
-        self._emptied.clear()
-        try:
-            yield
-        finally:
-            self._inside -= 1
-            if not self._inside:
-                self._emptied.set()
 
-    @contextmanager
-    def room(self, size: int) -> Iterator[None]:
-        """Have room for a request of so many bytes, for as long as the block runs.
+    def leave(self) -> None:
+        """Give the place back."""
+        self._inside -= 1
+        if not self._inside:
+            self._emptied.set()
 
-        Raises:
-            FullError: There is none.
-        """
-        if self._bytes and self._bytes + size > self._max_bytes:
+    def add(self, size: int) -> None:
+        """Take room; a negative size gives it back. Raises as `room` does."""
+        if size > 0 and self._bytes and self._bytes + size > self._max_bytes:
             raise FullError(next(self._refusals))
         self._bytes += size
-        try:
-            yield
-        finally:
-            self._bytes -= size
 
     async def emptied(self) -> None:
         """Wait until nobody is inside."""
         await self._emptied.wait()
+
+
+class _Place:
+    """A place at a gate. A class, and no generator: each call takes one, and it is most of what a refusal costs."""
+
+    __slots__ = ("_gate",)
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+
+    def __enter__(self) -> None:
+        self._gate.enter()
+
+    def __exit__(self, *_: object) -> None:
+        self._gate.leave()
+
+
+class _Room:
+    """Room for one request."""
+
+    __slots__ = ("_gate", "_size")
+
+    def __init__(self, gate: Gate, size: int) -> None:
+        self._gate = gate
+        self._size = size
+
+    def __enter__(self) -> None:
+        self._gate.add(self._size)
+
+    def __exit__(self, *_: object) -> None:
+        self._gate.add(-self._size)
 
 
 class Admission:

@@ -33,7 +33,7 @@ class Beliefs:
     def keep(self, resource: Resource, snapshot: Snapshot) -> None:
         """Believe this from now on; forget what has not been seen for longest."""
         self.forget(resource)
-        size = weights.of_record(snapshot.record)
+        size = weights.of_snapshot(snapshot)
         self._snapshots[resource] = snapshot, size
         self._bytes += size
         while self._bytes > self._max_bytes:

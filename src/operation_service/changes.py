@@ -1,9 +1,11 @@
 """Tells from etcd's events what happened to operations. Pure."""
 
 import logging
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
 
 from etcd3.etcdrpc.kv_pb2 import Event as EtcdEvent
+from msgspec import Struct
+from msgspec.structs import replace
 
 from operation_service.codec import decode_lock, decode_record
 from operation_service.errors import CorruptRecordError
@@ -14,8 +16,7 @@ from operation_service.model import Event, Lock, Record, Resource
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Occurrence:
+class Occurrence(Struct, frozen=True):
     """One thing that happened to one operation.
 
     Attributes:
@@ -37,14 +38,17 @@ class Occurrence:
     lock: Lock | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Changed:
+class Changed:
     """What one revision did to the keys of one resource."""
 
-    record_put: EtcdEvent | None = None
-    record_deleted: EtcdEvent | None = None
-    lock_put: EtcdEvent | None = None
-    lock_deleted: EtcdEvent | None = None
+    __slots__ = ("lock_deleted", "lock_put", "record_deleted", "record_put", "resource")
+
+    def __init__(self, resource: Resource) -> None:
+        self.resource = resource
+        self.record_put: EtcdEvent | None = None
+        self.record_deleted: EtcdEvent | None = None
+        self.lock_put: EtcdEvent | None = None
+        self.lock_deleted: EtcdEvent | None = None
 
 
 def occurrences(batch: Batch, keys: Keys) -> list[Occurrence]:
@@ -52,45 +56,58 @@ def occurrences(batch: Batch, keys: Keys) -> list[Occurrence]:
 
     A key of ours that cannot be read is logged and left out: one record spoilt by hand must not silence all the others.
     """
+    return told(by_resource(batch, keys), batch.revision)
+
+
+def told(changes: Iterable[Changed], revision: int) -> list[Occurrence]:
+    """Return what `by_resource` has found as what is told of it."""
     happened = []
-    for resource, changed in _by_resource(batch, keys).items():
+    for changed in changes:
         try:
-            occurrence = _occurrence(resource, changed, batch.revision)
+            occurrence = _occurrence(changed, revision)
         except CorruptRecordError as error:
-            _log.error("a change at revision %d cannot be told: %s", batch.revision, error)
+            _log.error("a change at revision %d cannot be told: %s", revision, error)
             continue
         if occurrence is not None:
             happened.append(occurrence)
-    return [
-        replace(occurrence, told_up_to=batch.revision - 1) if occurrence is not happened[-1] else occurrence
-        for occurrence in happened
-    ]
+    return [replace(each, told_up_to=revision - 1) for each in happened[:-1]] + happened[-1:]
 
 
-def _by_resource(batch: Batch, keys: Keys) -> dict[Resource, _Changed]:
-    by_resource: dict[Resource, _Changed] = {}
+def by_resource(batch: Batch, keys: Keys) -> list[Changed]:
+    """Return what was done to whose keys, in the order of the keys."""
+    changes: dict[Resource, Changed] = {}
     for event in batch.events:
         try:
-            resource = keys.resource_of(event.kv.key)
+            resource, is_record = keys.named(event.kv.key)
         except ValueError:
             _log.warning("the key %r is none of the service's", event.kv.key)
             continue
-        kind = "record" if keys.is_record(event.kv.key) else "lock"
-        what = "put" if event.type == EtcdEvent.PUT else "deleted"
-        before = by_resource.get(resource, _Changed())
-        by_resource[resource] = replace(before, **{f"{kind}_{what}": event})
-    return by_resource
+        changed = changes.get(resource)
+        if changed is None:
+            changed = changes[resource] = Changed(resource)
+        if event.type == EtcdEvent.PUT:
+            if is_record:
+                changed.record_put = event
+            else:
+                changed.lock_put = event
+        elif is_record:
+            changed.record_deleted = event
+        else:
+            changed.lock_deleted = event
+    return list(changes.values())
 
 
-def _occurrence(resource: Resource, changed: _Changed, revision: int) -> Occurrence | None:
+def _occurrence(changed: Changed, revision: int) -> Occurrence | None:
     """Tell what happened to one resource. None: nothing that is told, such as the end of the retention time."""
+    resource = changed.resource
     if changed.record_put is not None:
         kv = changed.record_put.kv
         record = decode_record(kv.key, kv.value)
         if record.fencing_token is None:
             record = replace(record, fencing_token=revision)
         # Records are written by changes alone, and of those the ones that leave a lock behind carry its facts.
-        lock = record.lock if record.event in {Event.LOCKED, Event.RENEWED, Event.LOGGED} else None
+        is_locked = record.event is Event.RENEWED or record.event is Event.LOCKED or record.event is Event.LOGGED
+        lock = record.lock if is_locked else None
         return Occurrence(resource, record.event, revision, revision, record, lock)
     if changed.lock_deleted is not None and changed.record_deleted is None:
         kv = changed.lock_deleted.prev_kv

@@ -1,6 +1,7 @@
 """The command line."""
 
 import asyncio
+import gc
 import logging
 import os
 import sys
@@ -112,13 +113,19 @@ def serve(  # noqa: PLR0917, click calls it with keywords
     )
     # gRPC's core writes lines of its own to standard error, beside the one that says what is wrong.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    import uvloop  # noqa: PLC0415, as below
+
     from operation_service import server  # noqa: PLC0415, gRPC takes a while to import, and --help needs none of it
     from operation_service.descriptor_sets import DescriptorSetError  # noqa: PLC0415
     from operation_service.embedded_etcd import EmbeddedEtcdError  # noqa: PLC0415
 
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # What a call leaves behind is freed by its count of references. Looking for cycles after every 700 new objects, the
+    # default, took 6% of the time; what has been imported never has to be looked at.
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
     try:
-        asyncio.run(server.serve(settings))
+        uvloop.run(server.serve(settings))
     except (DescriptorSetError, EmbeddedEtcdError) as error:
         raise SettingsError(str(error)) from error
     except server.ServerEndedError as error:

@@ -7,12 +7,14 @@ connection ends, or there are too many such calls (`lingering.py`).
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import math
+from collections.abc import Awaitable
 from typing import Any
 
 import grpc
 from google.protobuf.message import Message
 
+from operation_service.bounds import Bound, Bounds
 from operation_service.grpc_server import current_call
 from operation_service.lingering import Lingering
 
@@ -43,7 +45,8 @@ class Delivery:
     def __init__(self, max_bytes: int = _MAX_BYTES) -> None:
         self._max_bytes = max_bytes
         self._bytes = 0
-        self._under_way: dict[asyncio.Timeout, int] = {}
+        self._bounds = Bounds()
+        self._under_way: dict[Bound, int] = {}
         self._is_stopping = False
         self._lingering = Lingering()
 
@@ -59,8 +62,8 @@ class Delivery:
             NotReadError: The caller has not read for so long, or what is held for all such callers had no more room.
             CallerGoneError: The call is over.
         """
-        async with self._bounded(message.ByteSize(), patience_seconds):
-            await context.write(message)
+        data = message.SerializeToString()
+        await self._within(patience_seconds, context.write(data), len(data))
 
     async def refuse(self, context: Context, status: grpc.Status) -> None:
         """End a call that was not taken on. It has no place, so it is counted until its caller has read that."""
@@ -77,29 +80,28 @@ class Delivery:
             patience_seconds: How long to wait. None: for as long as it takes, unless the service stops.
         """
         with contextlib.suppress(NotReadError, CallerGoneError):
-            async with self._bounded(0, patience_seconds):
-                await context.abort_with_status(status)
+            await self._within(patience_seconds, context.abort_with_status(status), 0)
 
     def stop(self) -> None:
         """Wait for none of them much longer: the service is stopping."""
         self._is_stopping = True
         until = asyncio.get_running_loop().time() + _LAST_SECONDS
-        for timeout in self._under_way:
-            _shorten(timeout, min(until, timeout.when() or until))
+        for bound in self._under_way:
+            bound.due_at = min(bound.due_at, until)
 
-    @contextlib.asynccontextmanager
-    async def _bounded(self, size: int, seconds: float | None) -> AsyncIterator[None]:
+    async def _within(self, seconds: float | None, writing: Awaitable[None], size: int) -> None:
         if self._is_stopping:
             seconds = _LAST_SECONDS
+        bound = self._bounds.within(math.inf if seconds is None else seconds)
         try:
-            async with asyncio.timeout(seconds) as timeout:
-                self._under_way[timeout] = size
+            with bound:
+                self._under_way[bound] = size
                 self._bytes += size
                 try:
                     self._make_room()
-                    yield
+                    await writing
                 finally:
-                    self._bytes -= self._under_way.pop(timeout, 0)
+                    self._bytes -= self._under_way.pop(bound, 0)
         except TimeoutError as error:
             self._linger(size)
             raise NotReadError from error
@@ -116,10 +118,4 @@ class Delivery:
         while self._bytes > self._max_bytes:
             longest_waiting = next(iter(self._under_way))
             self._bytes -= self._under_way.pop(longest_waiting)
-            _shorten(longest_waiting, asyncio.get_running_loop().time())
-
-
-def _shorten(timeout: asyncio.Timeout, until: float) -> None:
-    """Let a timeout end at a time; one that has just ended, and whose task has not run since, cannot be changed."""
-    if not timeout.expired():
-        timeout.reschedule(until)
+            longest_waiting.end()

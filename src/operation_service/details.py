@@ -6,7 +6,6 @@ however many logs there are (rule 10).
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from etcd3 import etcdrpc
@@ -16,22 +15,11 @@ from operation_service import etcd_ops
 from operation_service.codec import decode_log
 from operation_service.errors import CorruptRecordError
 from operation_service.keys import KeyRange, Keys
-from operation_service.model import Log, Record, Resource
+from operation_service.model import LOGS_SHOWN, Details, Log, Logs, Record, Resource
 
 _log = logging.getLogger(__name__)
 
 _LONG_AGO = datetime.fromtimestamp(0, UTC)
-
-LOGS_SHOWN = 100
-"""Rule 10: how many of the newest logs an Operation carries."""
-
-
-@dataclass(frozen=True, slots=True)
-class Details:
-    """A request (a serialized google.protobuf.Any; None: there is none) and the newest logs, oldest first."""
-
-    request: bytes | None = None
-    logs: tuple[Log, ...] = ()
 
 
 def ask(keys: Keys, resource: Resource, record: Record, revision: int = 0) -> list[etcd_ops.Op]:
@@ -50,9 +38,9 @@ def take(record: Record, responses: Iterator[etcdrpc.ResponseOp]) -> Details:
     request = None
     if record.request_digest:
         request = next((kv.value for kv in next(responses).response_range.kvs), None)
-    logs: tuple[Log, ...] = ()
+    logs = Logs()
     if record.log_count:
-        logs = tuple(read_log(kv) for kv in next(responses).response_range.kvs)
+        logs = Logs(read_log(kv) for kv in next(responses).response_range.kvs)
     return Details(request, logs)
 
 

@@ -257,9 +257,14 @@ class StoreError(OperationError):
 
 
 class StoreUnavailableError(StoreError):
-    """etcd cannot be reached in time, or has no leader."""
+    """etcd cannot be reached in time, or has no leader.
 
-    def __init__(self, why: str, *, is_outcome_unknown: bool = False) -> None:
+    Attributes:
+        why: In a few words.
+        is_refused: Whether etcd itself refused the service's call, as another attempt would be.
+    """
+
+    def __init__(self, why: str, *, is_outcome_unknown: bool = False, is_refused: bool = False) -> None:
         outcome = (
             "the change may or may not have been made; send the same call again with the same token"
             if is_outcome_unknown
@@ -272,6 +277,7 @@ class StoreUnavailableError(StoreError):
         )
         self.why = why
         self.is_outcome_unknown = is_outcome_unknown
+        self.is_refused = is_refused
 
 
 class StoreOutOfSpaceError(StoreError):

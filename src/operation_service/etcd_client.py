@@ -222,11 +222,16 @@ class EtcdClient:
             return False
         return True
 
-    async def read(self, request: etcdrpc.TxnRequest, deadline: Deadline) -> etcdrpc.TxnResponse:
-        """Carry out a transaction of ranges, all of them at one revision. Raises like `range`."""
+    @property
+    def reads_at_once(self) -> bool:
+        """Whether some ranges can be read in one transaction; otherwise it is one after the other."""
         # Until a member has told its version, it is better asked for one range after the other.
         others_bear_it = all(member.bears_cancelled_reads is not False for member in self._members)
-        if self._members[self._current].bears_cancelled_reads and others_bear_it:
+        return bool(self._members[self._current].bears_cancelled_reads) and others_bear_it
+
+    async def read(self, request: etcdrpc.TxnRequest, deadline: Deadline) -> etcdrpc.TxnResponse:
+        """Carry out a transaction of ranges, all of them at one revision. Raises like `range`."""
+        if self.reads_at_once:
             try:
                 return await self._call(lambda member: member.txn, request, etcdrpc.TxnResponse, deadline)
             except StoreOutOfSpaceError:
@@ -359,7 +364,7 @@ def translate(error: grpc.aio.AioRpcError) -> OperationError | LeaseGoneError | 
         return RevisionGoneError()
     if code in _REFUSALS:
         _log.error("etcd refuses a call of the service: %s: %s", code.name, details)
-        return StoreUnavailableError("etcd refuses the service's call")
+        return StoreUnavailableError("etcd refuses the service's call", is_refused=True)
     was_not_carried_out = "failed to connect" in details or "no leader" in details
     why = "it did not answer in time" if code is grpc.StatusCode.DEADLINE_EXCEEDED else "it cannot be reached"
     if "no leader" in details:

@@ -1,10 +1,67 @@
 """The operations that etcd transactions are made of, each by the name of what it is for."""
 
+from collections.abc import Sequence
+
 from etcd3 import etcdrpc
+from msgspec import Struct
 
 from operation_service.keys import KeyRange
 
 Op = etcdrpc.RequestOp
+
+
+class Guard(Struct, frozen=True):
+    """That a key was last changed at a revision. 0: that it is not there (a missing key compares as 0)."""
+
+    key: bytes
+    mod_revision: int
+
+
+class Put(Struct, frozen=True):
+    """A key to write, and the lease that it hangs on. Lease 0: on none, even if it hung on one before."""
+
+    key: bytes
+    value: bytes
+    lease: int = 0
+
+
+class Transaction(Struct, frozen=True):
+    """What is written if all guards hold, and what is read otherwise.
+
+    It becomes a message once it is known whether it goes alone or as a part of another: a message would be copied.
+    """
+
+    guards: Sequence[Guard]
+    puts: Sequence[Put]
+    deletes: Sequence[bytes] = ()
+    reads: Sequence[Op] = ()
+    reads_otherwise: Sequence[bytes] = ()
+
+    @property
+    def size(self) -> int:
+        """About how many bytes it takes in a request, and no fewer."""
+        keys = [*(guard.key for guard in self.guards), *self.deletes, *self.reads_otherwise]
+        values = sum(len(put.key) + len(put.value) for put in self.puts)
+        return values + sum(map(len, keys)) + sum(read.ByteSize() for read in self.reads) + 1_024
+
+    def write_into(self, request: etcdrpc.TxnRequest) -> None:
+        """Add it to an empty request."""
+        for guard in self.guards:
+            compare = request.compare.add()
+            compare.key = guard.key
+            compare.target = etcdrpc.Compare.MOD
+            compare.mod_revision = guard.mod_revision
+        for each in self.puts:
+            put = request.success.add().request_put
+            put.key = each.key
+            put.value = each.value
+            put.lease = each.lease
+        for key in self.deletes:
+            request.success.add().request_delete_range.key = key
+        if self.reads:
+            request.success.extend(self.reads)
+        for key in self.reads_otherwise:
+            request.failure.add().request_range.key = key
 
 
 def get(key: bytes, *, keys_only: bool = False, revision: int = 0) -> Op:

@@ -4,34 +4,38 @@
 is there now, read in the same transaction. So a decision may rest on a belief, and usually costs one round trip.
 """
 
-import asyncio
 import contextlib
+import functools
+import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from etcd3 import etcdrpc
 from etcd3.etcdrpc.kv_pb2 import KeyValue
+from msgspec import Struct
+from msgspec.structs import replace
 
 from operation_service import details, etcd_ops
 from operation_service.changes import Occurrence
 from operation_service.clock import Clock, Deadline
 from operation_service.codec import decode_lock, decode_record, encode
 from operation_service.errors import RevisionCompactedError, StoreError, StoreUnavailableError
-from operation_service.etcd_client import EtcdClient, Lease, LeaseGoneError, RevisionGoneError
+from operation_service.etcd_client import EtcdClient, LeaseGoneError, RevisionGoneError
+from operation_service.etcd_ops import Guard, Put, Transaction
+from operation_service.group_commit import GroupCommit, Outcome
+from operation_service.group_read import GroupRead
 from operation_service.keys import KeyRange, Keys
 from operation_service.leases import Leases
 from operation_service.lock_times import LockTimes
-from operation_service.model import Command, Record, Resource, Snapshot, View
-from operation_service.policy import Change, LockAction, granted
+from operation_service.model import Command, Details, Record, Resource, Snapshot, View
+from operation_service.policy import Change, LockAction, details_after, granted
+from operation_service.shared_leases import Place
 
 _LEASE_ATTEMPTS = 3
 _LEASE_SECONDS = 1.0
-_ABANDONED_SECONDS = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(Struct, frozen=True):
     """A change that is to be made for a command, if the resource still is as the snapshot says."""
 
     command: Command
@@ -39,12 +43,23 @@ class Attempt:
     change: Change
 
 
-@dataclass(frozen=True, slots=True)
-class Committed:
+class Committed(Struct, frozen=True):
     """A change as etcd made it: what to tell, and what is known of the resource now."""
 
     view: View
     snapshot: Snapshot
+
+
+class _Places(Struct, frozen=True):
+    """On which leases a change puts the lock and the record, if on any."""
+
+    lock: Place | None = None
+    record: Place | None = None
+
+    @property
+    def ids(self) -> list[int]:
+        """The leases."""
+        return [place.lease_id for place in (self.lock, self.record) if place is not None]
 
 
 class EtcdStore:
@@ -75,7 +90,8 @@ class EtcdStore:
         self._times = times
         self._clock = clock
         self._on_operation_replaced = on_operation_replaced
-        self._abandoned: set[asyncio.Task[Committed | Snapshot] | None] = set()
+        self._commits = GroupCommit(etcd)
+        self._reads = GroupRead(etcd)
 
     async def read(self, resource: Resource, token: str, deadline: Deadline) -> Snapshot:
         """Read what is known of a resource, as seen by the peer with a token (empty: by nobody in particular).
@@ -86,8 +102,8 @@ class EtcdStore:
             StoreUnavailableError: etcd could not be reached before the deadline.
             CorruptRecordError: A key of the resource cannot be read.
         """
-        response = await self._etcd.read(etcdrpc.TxnRequest(success=self._look(resource, token)), deadline)
-        return await self._measured(resource, self._looked(resource, response), deadline)
+        found = await self._reads.read(self._look(resource, token), deadline)
+        return await self._measured(resource, self._looked(resource, found.revision, found.responses), deadline)
 
     async def current_revision(self, deadline: Deadline) -> int:
         """Return etcd's revision, no older than anything that was acknowledged before. Raises like `read`."""
@@ -160,21 +176,25 @@ class EtcdStore:
         They are read as they were at the snapshot, unless that is compacted by now: then as they are, which differs
         only if the operation has gone since.
         """
-        try:
-            found = await self._details(resource, record, snapshot.revision, deadline)
-        except RevisionGoneError:
-            found = await self._details(resource, record, 0, deadline)
+        found = snapshot.details
+        if found is None:
+            try:
+                found = await self._details(resource, record, snapshot.revision, deadline)
+            except RevisionGoneError:
+                found = await self._details(resource, record, 0, deadline)
         return view_of(resource, snapshot, record, found)
 
-    async def _details(self, resource: Resource, record: Record, revision: int, deadline: Deadline) -> details.Details:
+    async def _details(self, resource: Resource, record: Record, revision: int, deadline: Deadline) -> Details:
         asks = details.ask(self._keys, resource, record, revision)
         if not asks:
-            return details.Details()
+            return Details()
         response = await self._etcd.read(etcdrpc.TxnRequest(success=asks), deadline)
         return details.take(record, iter(response.responses))
 
     async def commit(self, attempt: Attempt, deadline: Deadline) -> Committed | Snapshot:
         """Make a change, all of it or nothing.
+
+        If the caller goes meanwhile, the change may be made all the same.
 
         Returns:
             The change as it was made; or, if the resource is not as the snapshot says, what is there now.
@@ -185,127 +205,117 @@ class EtcdStore:
             StoreOutOfSpaceError: etcd takes no changes.
             CorruptRecordError: A key of the resource cannot be read.
         """
-        committing = asyncio.ensure_future(self._commit_to_the_end(attempt, deadline))
-        # When its caller has gone, nobody waits for an error any more, and then it is no news for asyncio's log.
-        committing.add_done_callback(lambda done: done.cancelled() or done.exception())
-        try:
-            return await asyncio.shield(committing)
-        except asyncio.CancelledError:
-            await self._abandon(committing)
-            raise
-
-    async def _abandon(self, committing: "asyncio.Task[Committed | Snapshot]") -> None:
-        """End what is under way for a caller that has gone, so that a lease granted for it is used, or ended.
-
-        The call keeps its turn and its place meanwhile: who calls and goes, again and again, gains nothing.
-        """
-        self._abandoned.add(committing)
-        try:
-            await asyncio.wait({committing}, timeout=_ABANDONED_SECONDS)
-        finally:
-            committing.cancel()
-            self._abandoned.discard(committing)
-
-    async def _commit_to_the_end(self, attempt: Attempt, deadline: Deadline) -> Committed | Snapshot:
         for _ in range(_LEASE_ATTEMPTS):
+            places = await self._places(attempt.change, deadline)
             try:
-                return await self._commit(attempt, deadline)
+                return await self._commit(attempt, places, deadline)
             except LeaseGoneError:
                 # The process slept between grant and change, or somebody revoked a lease: nothing was changed.
-                self._leases.forget_shared()
+                self._leases.forget(*places.ids)
         raise StoreUnavailableError("its leases end before they can be used")
 
-    async def _commit(self, attempt: Attempt, deadline: Deadline) -> Committed | Snapshot:
-        lease = None
-        if attempt.change.action is LockAction.HOLD:
-            lease = await self._leases.for_lock(attempt.change.lock_for_seconds, deadline)
-            if asyncio.current_task() in self._abandoned:
-                self._leases.revoke_later(lease.id)
-                raise StoreUnavailableError("the caller has gone")
-            # The wall time before etcd was asked, counted back from now: only the last attempt's counts.
-            asked_at = self._clock.now() - timedelta(seconds=self._clock.monotonic() - lease.asked_at)
-            attempt = replace(attempt, change=granted(attempt.change, asked_at, lease.ttl_seconds))
-        try:
-            response = await self._write(attempt, lease.id if lease else 0, deadline)
-        except (LeaseGoneError, StoreError) as error:
-            if lease and not (isinstance(error, StoreError) and error.is_outcome_unknown):
-                self._leases.revoke_later(lease.id)
-            raise
-        resource = attempt.command.resource
-        if not response.succeeded:
-            if lease:
-                self._leases.revoke_later(lease.id)
-            return await self._measured(resource, self._looked(resource, response), deadline)
-        if attempt.snapshot.lock_lease and attempt.change.action in {LockAction.HOLD, LockAction.FREE}:
-            self._leases.revoke_later(attempt.snapshot.lock_lease)
-        if attempt.change.starts_operation and attempt.snapshot.record is not None:
-            self._on_operation_replaced(resource, attempt.snapshot.record.operation_id)
-        return self._committed(attempt, lease, response)
-
-    async def _write(self, attempt: Attempt, lock_lease: int, deadline: Deadline) -> etcdrpc.TxnResponse:
-        record_lease = await self._record_lease(attempt.change, deadline)
-        resource = attempt.command.resource
-        request = etcdrpc.TxnRequest(
-            compare=self._guards(attempt),
-            success=[
-                *self._writes(attempt, lock_lease, record_lease),
-                *details.ask(self._keys, resource, attempt.change.record),
-            ],
-            failure=self._look(resource, attempt.command.caller.token),
-        )
-        return await self._etcd.write(request, deadline)
-
-    async def _record_lease(self, change: Change, deadline: Deadline) -> int:
+    async def _places(self, change: Change, deadline: Deadline) -> _Places:
         """Rule 14: PENDING and LOCKED records never go; what is over, or has run out, goes after the retention time.
 
         A record is renewed with its lock and hangs on a lease that ends one retention time after it, so that it needs
         no replica to see the lock run out.
         """
-        if change.record.phase.is_over:
-            return await self._leases.for_record(0, deadline)
-        if change.record.lock is None:
-            return 0
-        return await self._leases.for_record(change.record.lock.ttl_seconds, deadline)
+        record, lock = change.record, None
+        if not record.phase.is_over and record.lock is None:
+            return _Places()
+        if change.action is LockAction.HOLD:
+            lock = await self._leases.for_lock(change.lock_for_seconds, deadline)
+        try:
+            lock_seconds = lock.seconds if lock else record.lock.ttl_seconds if record.lock else 0.0
+            kept_seconds = 0 if record.phase.is_over else math.ceil(lock_seconds)
+            return _Places(lock, await self._leases.for_record(kept_seconds, deadline))
+        except BaseException:
+            self._leases.leave(*_Places(lock).ids)
+            raise
+
+    async def _commit(self, attempt: Attempt, places: _Places, deadline: Deadline) -> Committed | Snapshot:
+        if places.lock is not None:
+            # The wall time before etcd was asked, counted back from now.
+            asked_at = self._clock.now() - timedelta(seconds=self._clock.monotonic() - places.lock.taken_at)
+            attempt = replace(attempt, change=granted(attempt.change, asked_at, places.lock.seconds))
+        resource, before, change = attempt.command.resource, attempt.snapshot, attempt.change
+        known = details_after(change, before.details)
+        reads = details.ask(self._keys, resource, change.record) if known is None else []
+        transaction = Transaction(
+            guards=self._guards(attempt),
+            puts=self._puts(attempt, places),
+            deletes=[self._keys.lock(resource)] if _frees(attempt) else (),
+            reads=reads,
+            reads_otherwise=self._looked_at(resource, attempt.command.caller.token),
+        )
+
+        outcome = await self._commits.write(transaction, deadline, functools.partial(self._settle, attempt, places))
+        response = outcome.response
+        if not response.succeeded:
+            there = self._looked(resource, outcome.revision, response.responses)
+            return await self._measured(resource, there, deadline)
+        if known is None:
+            known = details.take(change.record, iter(response.responses[len(response.responses) - len(reads) :]))
+        return self._committed(attempt, places, known, outcome.revision)
+
+    def _settle(self, attempt: Attempt, places: _Places, outcome: Outcome | Exception | None) -> None:
+        """Account for what became of a change, whether or not its caller still waits.
+
+        Of an unknown outcome both the new leases and the old ones may be the ones that the keys hang on.
+        """
+        if isinstance(outcome, StoreError) and outcome.is_outcome_unknown:
+            return
+        if not isinstance(outcome, Outcome) or not outcome.response.succeeded:
+            self._leases.leave(*places.ids)
+            return
+        resource, before, change = attempt.command.resource, attempt.snapshot, attempt.change
+        self._leases.leave(before.record_lease)
+        if change.action is LockAction.HOLD or change.action is LockAction.FREE:
+            self._leases.leave(before.lock_lease)
+        if change.record.lock is not None and places.lock is not None:
+            self._times.taken(resource, outcome.revision, change.record.lock, places.lock.taken_at)
+        if change.starts_operation and before.record is not None:
+            self._on_operation_replaced(resource, before.record.operation_id)
 
     def _look(self, resource: Resource, token: str) -> list[etcd_ops.Op]:
-        ops = [etcd_ops.get(self._keys.record(resource)), etcd_ops.get(self._keys.lock(resource))]
-        if token:
-            ops.append(etcd_ops.get(self._keys.cancelled(resource, token)))
-        return ops
+        return [etcd_ops.get(key) for key in self._looked_at(resource, token)]
 
-    def _guards(self, attempt: Attempt) -> list[etcdrpc.Compare]:
+    def _looked_at(self, resource: Resource, token: str) -> list[bytes]:
+        keys = [self._keys.record(resource), self._keys.lock(resource)]
+        if token:
+            keys.append(self._keys.cancelled(resource, token))
+        return keys
+
+    def _guards(self, attempt: Attempt) -> list[Guard]:
         resource, snapshot = attempt.command.resource, attempt.snapshot
         guards = [
-            etcd_ops.unchanged(self._keys.record(resource), snapshot.record_revision),
-            etcd_ops.unchanged(self._keys.lock(resource), snapshot.lock_revision),
+            Guard(self._keys.record(resource), snapshot.record_revision),
+            Guard(self._keys.lock(resource), snapshot.lock_revision),
         ]
         if attempt.change.action is LockAction.HOLD and snapshot.lock is None:
-            guards.append(etcd_ops.unchanged(self._keys.cancelled(resource, attempt.command.caller.token), 0))
+            guards.append(Guard(self._keys.cancelled(resource, attempt.command.caller.token), 0))
         return guards
 
-    def _writes(self, attempt: Attempt, lease: int, record_lease: int) -> list[etcd_ops.Op]:
+    def _puts(self, attempt: Attempt, places: _Places) -> list[Put]:
         resource, caller = attempt.command.resource, attempt.command.caller
         snapshot, change = attempt.snapshot, attempt.change
         record, keys = change.record, self._keys
-        ops = [etcd_ops.put(keys.record(resource), encode(record), record_lease)]
-        if change.action is LockAction.HOLD:
-            ops.append(etcd_ops.put(keys.lock(resource), encode(record.lock), lease))
-        elif change.action is not LockAction.KEEP and snapshot.lock is not None:
-            ops.append(etcd_ops.delete(keys.lock(resource)))
+        puts = [Put(keys.record(resource), encode(record), places.record.lease_id if places.record else 0)]
+        if places.lock is not None:
+            puts.append(Put(keys.lock(resource), encode(record.lock), places.lock.lease_id))
         if change.action is LockAction.CANCEL:
             # On the lease that the lock had, it ends when the cancelled locked_until passes: no clock is asked.
-            key = keys.cancelled(resource, caller.token)
-            ops.append(etcd_ops.put(key, encode(snapshot.lock), snapshot.lock_lease))
+            puts.append(Put(keys.cancelled(resource, caller.token), encode(snapshot.lock), snapshot.lock_lease))
         if change.request is not None:
-            ops.append(etcd_ops.put(keys.request(resource, record.operation_id), change.request))
+            puts.append(Put(keys.request(resource, record.operation_id), change.request))
         if change.log is not None:
-            ops.append(etcd_ops.put(keys.log(resource, record.operation_id, record.log_count), encode(change.log)))
-        return ops
+            puts.append(Put(keys.log(resource, record.operation_id, record.log_count), encode(change.log)))
+        return puts
 
-    def _looked(self, resource: Resource, response: etcdrpc.TxnResponse) -> Snapshot:
+    def _looked(self, resource: Resource, revision: int, responses: Iterable[etcdrpc.ResponseOp]) -> Snapshot:
         """Take the answers to `_look`."""
-        records, locks, *cancelled = (answer.response_range.kvs for answer in response.responses)
-        snapshot = self.snapshot(resource, records, locks, response.header.revision)
+        records, locks, *cancelled = (answer.response_range.kvs for answer in responses)
+        snapshot = self.snapshot(resource, records, locks, revision)
         for kv in (kv for kvs in cancelled for kv in kvs):
             snapshot = replace(snapshot, cancelled_lock=decode_lock(kv.key, kv.value))
         return snapshot
@@ -339,7 +349,7 @@ class EtcdStore:
             record = decode_record(kv.key, kv.value)
             if record.fencing_token is None:
                 record = replace(record, fencing_token=kv.mod_revision)
-            snapshot = replace(snapshot, record=record, record_revision=kv.mod_revision)
+            snapshot = replace(snapshot, record=record, record_revision=kv.mod_revision, record_lease=kv.lease)
         for kv in locks:
             lock = decode_lock(kv.key, kv.value)
             snapshot = replace(
@@ -354,39 +364,38 @@ class EtcdStore:
             )
         return snapshot
 
-    def _committed(self, attempt: Attempt, lease: Lease | None, response: etcdrpc.TxnResponse) -> Committed:
+    def _committed(self, attempt: Attempt, places: _Places, found: Details, revision: int) -> Committed:
         resource, before, change = attempt.command.resource, attempt.snapshot, attempt.change
-        revision = response.header.revision
         record = change.record
         if record.fencing_token is None:
             record = replace(record, fencing_token=revision)
-        after = Snapshot(revision=revision, record=record, record_revision=revision)
-        if lease is not None and record.lock is not None:
-            self._times.taken(resource, revision, record.lock, lease.asked_at)
-            after = replace(
-                after,
-                lock=record.lock,
-                lock_revision=revision,
-                lock_lease=lease.id,
-                fencing_token=record.fencing_token or 0,
-                remaining=self._times.remaining(resource, record.lock),
-            )
-        elif change.action is LockAction.KEEP and before.lock is not None:
-            remaining = self._times.remaining(resource, before.lock)
-            after = replace(
-                after,
-                lock=before.lock,
-                lock_revision=before.lock_revision,
-                lock_lease=before.lock_lease,
-                fencing_token=before.fencing_token,
-                remaining=remaining,
-            )
-        writes = len(response.responses) - len(details.ask(self._keys, resource, record))
-        found = details.take(record, iter(response.responses[writes:]))
+        lock, lock_revision, lock_lease = None, 0, 0
+        if places.lock is not None:
+            lock, lock_revision, lock_lease = record.lock, revision, places.lock.lease_id
+        elif change.action is LockAction.KEEP:
+            lock, lock_revision, lock_lease = before.lock, before.lock_revision, before.lock_lease
+        after = Snapshot(
+            revision=revision,
+            record=record,
+            record_revision=revision,
+            record_lease=places.record.lease_id if places.record else 0,
+            lock=lock,
+            lock_revision=lock_revision,
+            lock_lease=lock_lease,
+            fencing_token=(record.fencing_token or 0) if lock else 0,
+            remaining=self._times.remaining(resource, lock) if lock else None,
+            details=found,
+        )
         return Committed(view_of(resource, after, record, found), after)
 
 
-def view_of(resource: Resource, snapshot: Snapshot, record: Record, found: details.Details) -> View:
+def _frees(attempt: Attempt) -> bool:
+    """Whether a change deletes the lock key."""
+    action = attempt.change.action
+    return attempt.snapshot.lock is not None and (action is LockAction.FREE or action is LockAction.CANCEL)
+
+
+def view_of(resource: Resource, snapshot: Snapshot, record: Record, found: Details) -> View:
     """Put together what is told of an operation."""
     return View(
         resource=resource,

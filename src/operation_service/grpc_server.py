@@ -69,7 +69,7 @@ class _AioServer(_cygrpc.AioServer):  # type: ignore[misc]
         """Begin a call, as the main loop does it: what listens for its cancellation begins it."""
         loop = self._loop_of_tasks
         call = ServedCall()
-        served = _until_gone(call, _cygrpc._handle_rpc(name, self._resolver, (), state, loop, False))  # noqa: SLF001
+        served = _until_gone(loop, call, _cygrpc._handle_rpc(name, self._resolver, (), state, loop, False))  # noqa: SLF001
         call.listener = loop.create_task(_cygrpc._schedule_rpc_coro(served, state, loop, name))  # noqa: SLF001
         self._calls.add(call.listener)
         call.listener.add_done_callback(self._calls.discard)
@@ -102,9 +102,9 @@ def current_call() -> ServedCall | None:
     return _current.get()
 
 
-async def _until_gone(call: ServedCall, served: Awaitable[None]) -> None:
+async def _until_gone(loop: asyncio.AbstractEventLoop, call: ServedCall, served: Awaitable[None]) -> None:
     """Run a call. Nothing can be sent to a caller that has gone, which is its right and no failure of anything."""
-    call.handler = cast("asyncio.Task[None]", asyncio.current_task())
+    call.handler = cast("asyncio.Task[None]", asyncio.current_task(loop))
     _current.set(call)
     try:
         await served

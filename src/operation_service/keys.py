@@ -9,6 +9,7 @@
 Neither a project nor a name can contain "#", so no resource's keys are a prefix of another's.
 """
 
+import functools
 import hashlib
 from dataclasses import dataclass
 
@@ -77,8 +78,7 @@ class Keys:
 
     def cancelled(self, resource: Resource, token: str) -> bytes:
         """Return the key that stands for a cancelled peer; the token itself may hold anything printable."""
-        digest = hashlib.sha256(token.encode()).hexdigest()[:32]
-        return self._cancelled + f"{resource}#{digest}".encode()
+        return self._cancelled + f"{resource}#{_digest(token)}".encode()
 
     def details(self, resource: Resource) -> KeyRange:
         """Return the range of everything that any operation of the resource has left."""
@@ -109,11 +109,21 @@ class Keys:
         Raises:
             ValueError: It is neither.
         """
-        for base in (self._records, self._locks):
-            if key.startswith(base):
-                project, slash, name = key.removeprefix(base).decode("ascii").partition("/")
-                if slash:
-                    return Resource(project, name)
+        resource, _ = self.named(key)
+        return resource
+
+    def named(self, key: bytes) -> tuple[Resource, bool]:
+        """Return whose record or lock a key is, and whether it is the record.
+
+        Raises:
+            ValueError: It is neither.
+        """
+        is_record = key.startswith(self._records)
+        if is_record or key.startswith(self._locks):
+            base = self._records if is_record else self._locks
+            project, slash, name = key[len(base) :].decode("ascii").partition("/")
+            if slash:
+                return Resource(project, name), is_record
         raise ValueError(key)
 
     def resource_of_cancelled(self, key: bytes) -> Resource:
@@ -125,10 +135,6 @@ class Keys:
         resource, _ = _around_hash(self._cancelled, key)
         return resource
 
-    def is_record(self, key: bytes) -> bool:
-        """Whether a key is that of a record."""
-        return key.startswith(self._records)
-
     def operation_of(self, key: bytes) -> tuple[Resource, str]:
         """Return whose detail a key is: the resource and the operation's id.
 
@@ -138,6 +144,11 @@ class Keys:
         resource, rest = _around_hash(self.all_details().start, key)
         operation_id, _, _ = rest.partition("/")
         return resource, operation_id
+
+
+@functools.lru_cache(maxsize=4_096)
+def _digest(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()[:32]
 
 
 def _around_hash(base: bytes, key: bytes) -> tuple[Resource, str]:

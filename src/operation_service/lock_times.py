@@ -7,8 +7,10 @@ No end here is ever too early: a lock is measured from before its lease was aske
 
 import heapq
 import itertools
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from operation_service.clock import Clock
 from operation_service.model import Lock, Resource
@@ -21,8 +23,7 @@ _Held = tuple[Resource, str]
 """What has an end: a resource's lock (with an empty token), or a cancelled peer of the resource (with its token)."""
 
 
-@dataclass(frozen=True, slots=True)
-class _End:
+class _End(Struct, frozen=True):
     """When something ends on the monotonic clock, and by what it is recognised.
 
     Attributes:
@@ -40,8 +41,7 @@ class _End:
     look: int
 
 
-@dataclass(frozen=True, slots=True)
-class Outlived:
+class Outlived(Struct, frozen=True):
     """A key that is still there although its time has passed.
 
     Attributes:
@@ -82,6 +82,11 @@ class LockTimes:
         """
         since = self._clock.monotonic() if asked_at is None else asked_at
         self._note((resource, ""), self._end(lock_revision, lock, since + lock.ttl_seconds, is_measured=True))
+
+    def knows(self, resource: Resource, lock_revision: int) -> bool:
+        """Whether a lock was noted already, as by the call that took it."""
+        known = self._ends.get((resource, ""))
+        return known is not None and known.revision >= lock_revision
 
     def found(
         self, resource: Resource, lock_revision: int, lock: Lock, *, token: str = "", left_seconds: float | None = None

@@ -1,11 +1,20 @@
 """What the service knows of a resource, and what it is asked to do to it. Frozen, no I/O, no protobuf.
 
+These are msgspec's structs, which are what frozen dataclasses are, and made in a tenth of the time: a call makes some
+twenty of them (docs/adr/0015-group-commit.md). `msgspec.structs.replace` changes one into another.
+
 Times are aware datetimes in UTC, durations are timedeltas, both with microseconds.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import overload
+
+from msgspec import Struct, field
+
+LOGS_SHOWN = 100
+"""Rule 10: how many of the newest logs an Operation carries."""
 
 
 class Phase(StrEnum):
@@ -24,7 +33,7 @@ class Phase(StrEnum):
     @property
     def is_over(self) -> bool:
         """Whether nothing more can be done for the operation."""
-        return self in {Phase.SUCCEEDED, Phase.FAILED, Phase.CANCELLED}
+        return self is Phase.SUCCEEDED or self is Phase.FAILED or self is Phase.CANCELLED
 
 
 class State(StrEnum):
@@ -53,8 +62,7 @@ class Event(StrEnum):
     CANCELLED = "CANCELLED"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Resource:
+class Resource(Struct, frozen=True, order=True, gc=False):
     """What can be operated on: a name within a project."""
 
     project: str
@@ -64,16 +72,14 @@ class Resource:
         return f"{self.project}/{self.name}"
 
 
-@dataclass(frozen=True, slots=True)
-class Log:
+class Log(Struct, frozen=True, gc=False):
     """One line of what was done, stamped with the service's time."""
 
     ts: datetime
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class Lock:
+class Lock(Struct, frozen=True, gc=False):
     """The facts of one lock; the value of the leased lock key, and kept in the record after that key has gone.
 
     Attributes:
@@ -81,7 +87,7 @@ class Lock:
         holder: Who that is: the authenticated identity, else the network address.
         locked_since: When the lock was acquired.
         locked_until: Until when the holder was told to have it.
-        ttl_seconds: What etcd granted at the latest acquisition or renewal.
+        ttl_seconds: What was granted at the latest acquisition or renewal.
         is_disabled_cancel: Whether cancelling is refused while the lock lasts.
     """
 
@@ -89,12 +95,11 @@ class Lock:
     holder: str
     locked_since: datetime
     locked_until: datetime
-    ttl_seconds: int
+    ttl_seconds: float
     is_disabled_cancel: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(Struct, frozen=True, gc=False):
     """A google.rpc.Status that is not OK. `details` are serialized google.protobuf.Any messages."""
 
     code: int
@@ -102,8 +107,7 @@ class Failure:
     details: tuple[bytes, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(Struct, frozen=True):
     """An operation as it is stored, without its request and logs.
 
     Attributes:
@@ -135,14 +139,70 @@ class Record:
     failure: Failure | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Logs(Sequence[Log]):
+    """The newest logs of an operation, oldest first. They are told with every change: what is written of one is kept.
+
+    Args:
+        logs: Them.
+    """
+
+    __slots__ = ("_logs", "_written")
+
+    def __init__(self, logs: Iterable[Log] = ()) -> None:
+        self._logs = tuple(logs)
+        self._written: tuple[bytes, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self._logs)
+
+    @overload
+    def __getitem__(self, place: int) -> Log: ...
+    @overload
+    def __getitem__(self, place: slice) -> tuple[Log, ...]: ...
+    def __getitem__(self, place: int | slice) -> Log | tuple[Log, ...]:
+        return self._logs[place]
+
+    def __eq__(self, other: object) -> bool:
+        return self._logs == (other._logs if isinstance(other, Logs) else other)
+
+    def __hash__(self) -> int:
+        return hash(self._logs)
+
+    def __repr__(self) -> str:
+        return repr(self._logs)
+
+    def followed_by(self, log: Log) -> "Logs":
+        """Return these and one more; the oldest goes when they become too many."""
+        drop = 1 if len(self._logs) >= LOGS_SHOWN else 0
+        logs = Logs((*self._logs[drop:], log))
+        logs._written = self._written[drop:]
+        return logs
+
+    def written(self, write: Callable[[Log], bytes]) -> bytes:
+        """Return all of them as a function, always the same one, writes each."""
+        if len(self._written) < len(self._logs):
+            self._written = (*self._written, *map(write, self._logs[len(self._written) :]))
+        return b"".join(self._written)
+
+
+class Details(Struct, frozen=True):
+    """A request (a serialized google.protobuf.Any; None: there is none) and the newest logs, oldest first.
+
+    They are written once and never changed: what was read of them holds for as long as the operation does.
+    """
+
+    request: bytes | None = None
+    logs: Logs = field(default_factory=Logs)
+
+
+class Snapshot(Struct, frozen=True):
     """All that is known of a resource at one revision of etcd, and that a decision may rest on.
 
     Attributes:
         revision: That revision.
         record: The current operation. None: there is none.
         record_revision: The record's mod_revision. 0: there is none.
+        record_lease: The etcd lease that the record hangs on. 0: on none.
         lock: The lock, if its key is there, whatever any clock says.
         lock_revision: The lock key's mod_revision. 0: not locked.
         lock_lease: The etcd lease that the lock key hangs on. 0: not locked.
@@ -150,6 +210,7 @@ class Snapshot:
             locked.
         remaining: How long until locked_until. None: not locked.
         cancelled_lock: The lock that the calling peer had, if it was cancelled and its time has not passed (rule 9).
+        details: The operation's request and newest logs. None: they are yet to be read.
         is_confirmed: Whether etcd has said so for this very call. If not, it is a belief: good enough to try a change
             that etcd guards, never to refuse one.
     """
@@ -157,17 +218,18 @@ class Snapshot:
     revision: int = 0
     record: Record | None = None
     record_revision: int = 0
+    record_lease: int = 0
     lock: Lock | None = None
     lock_revision: int = 0
     lock_lease: int = 0
     fencing_token: int = 0
     remaining: timedelta | None = None
     cancelled_lock: Lock | None = None
+    details: Details | None = None
     is_confirmed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(Struct, frozen=True):
     """An operation as it is told to callers.
 
     Attributes:
@@ -184,7 +246,7 @@ class View:
     lock: Lock | None
     remaining: timedelta | None
     request: bytes | None
-    logs: tuple[Log, ...]
+    logs: Logs
 
     @property
     def state(self) -> State:
@@ -203,8 +265,7 @@ def state_of(record: Record, *, is_locked: bool) -> State:
     return State.EXPIRED
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(Struct, frozen=True):
     """Who calls: its token, who that is, and the fencing token that it makes its call depend on (None: none)."""
 
     token: str
@@ -212,8 +273,7 @@ class Caller:
     fencing_token: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Create:
+class Create(Struct, frozen=True):
     """CreateOperation. `request` is a serialized google.protobuf.Any, `lock_for_seconds` 0 means: do not lock."""
 
     resource: Resource
@@ -225,8 +285,7 @@ class Create:
     is_disabled_cancel: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Propose:
+class Propose(Struct, frozen=True):
     """ProposeOperation."""
 
     resource: Resource
@@ -236,8 +295,7 @@ class Propose:
     is_disabled_cancel: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Append:
+class Append(Struct, frozen=True):
     """AppendOperationLog."""
 
     resource: Resource
@@ -245,8 +303,7 @@ class Append:
     log_message: str
 
 
-@dataclass(frozen=True, slots=True)
-class Complete:
+class Complete(Struct, frozen=True):
     """CompleteOperation. No failure: it succeeded."""
 
     resource: Resource
@@ -255,8 +312,7 @@ class Complete:
     failure: Failure | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Cancel:
+class Cancel(Struct, frozen=True):
     """CancelOperation."""
 
     resource: Resource

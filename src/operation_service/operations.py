@@ -1,12 +1,12 @@
 """What the service does with a command: believe, decide, commit; and, when that fails, look and decide again."""
 
-import asyncio
 import contextlib
-import uuid
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
+
+from msgspec.structs import replace
 
 from operation_service.beliefs import Beliefs
+from operation_service.change_ids import ChangeIds
 from operation_service.clock import Clock, Deadline
 from operation_service.errors import (
     ContentionError,
@@ -18,14 +18,15 @@ from operation_service.errors import (
 from operation_service.etcd_store import Attempt, Committed, EtcdStore
 from operation_service.model import Command, Resource, Snapshot, View
 from operation_service.policy import Change, Decision, Moment, decide
-from operation_service.workers import Progress, Workers
+from operation_service.turns import Turns
+from operation_service.workers import Workers
 
 _ATTEMPTS = 10
 
-_WORKERS = 32
+_WORKERS = 100
 """Calls that etcd is asked for at once: twice as many as it takes to keep one event loop busy."""
-_SILENT_SECONDS = 1.0
-"""When no call for a resource is done for so long, it is etcd that does not answer: a call takes some milliseconds."""
+_NOTHING_THERE = Snapshot()
+"""What is believed of a resource that this replica has not seen: if it is wrong, the commit answers with what is."""
 
 
 class Operations:
@@ -40,8 +41,9 @@ class Operations:
         self._store = store
         self._clock = clock
         self._beliefs = Beliefs()
-        self._turns: dict[Resource, _Turn] = {}
+        self._turns = Turns()
         self._workers = Workers(_WORKERS)
+        self._ids = ChangeIds()
 
     async def get(self, resource: Resource, deadline: Deadline) -> View:
         """Read the current operation of a resource.
@@ -67,12 +69,12 @@ class Operations:
             StoreError: etcd cannot do it. Of these only StoreUnavailableError can be ambiguous, and says so.
         """
         # In this order: those who wait for one resource must not keep the workers from the others.
-        async with self._turn(command.resource, deadline), self._workers.one(deadline):
+        async with self._turns.one(command.resource, deadline), self._workers.one(deadline):
             return await self._change(command, deadline)
 
     async def _change(self, command: Command, deadline: Deadline) -> View:
-        resource, token, change_id = command.resource, command.caller.token, uuid.uuid4().hex
-        snapshot = self._beliefs.get(resource) or await self._store.read(resource, token, deadline)
+        resource, token, change_id = command.resource, command.caller.token, self._ids.new()
+        snapshot = self._beliefs.get(resource) or _NOTHING_THERE
         unclear: Snapshot | None = None
         for _ in range(_ATTEMPTS):
             if unclear and snapshot.record_revision != unclear.record_revision:
@@ -114,6 +116,7 @@ class Operations:
         if snapshot.record is None:
             self._beliefs.forget(resource)
         else:
+            snapshot = self._detailed(resource, snapshot)
             self._beliefs.keep(resource, replace(snapshot, is_confirmed=False, cancelled_lock=None))
 
     async def _found_made(self, resource: Resource, snapshot: Snapshot, change_id: str, deadline: Deadline) -> View:
@@ -131,31 +134,16 @@ class Operations:
     async def _view(self, resource: Resource, snapshot: Snapshot, deadline: Deadline) -> View:
         if snapshot.record is None:
             raise NotFoundError(resource)
-        return await self._store.view(resource, snapshot, snapshot.record, deadline)
+        return await self._store.view(resource, self._detailed(resource, snapshot), snapshot.record, deadline)
 
-    @contextlib.asynccontextmanager
-    async def _turn(self, resource: Resource, deadline: Deadline) -> AsyncIterator[None]:
-        """Let the calls for one resource pass one by one, so that only those of other replicas can get in between."""
-        turn = self._turns.setdefault(resource, _Turn())
-        turn.waiting += 1
-        done, seconds = turn.progress.done, deadline.remaining()
-        try:
-            try:
-                async with asyncio.timeout(seconds):
-                    await turn.lock.acquire()
-            except TimeoutError as error:
-                if turn.progress.done == done and seconds >= _SILENT_SECONDS:
-                    raise StoreUnavailableError("earlier calls for the same resource still wait for it") from error
-                raise ContentionError(resource, attempts=0) from error
-            try:
-                with turn.progress.counted():
-                    yield
-            finally:
-                turn.lock.release()
-        finally:
-            turn.waiting -= 1
-            if not turn.waiting:
-                del self._turns[resource]
+    def _detailed(self, resource: Resource, snapshot: Snapshot) -> Snapshot:
+        """Add the details that are known, if they are those of the very operation, with the very logs that it has."""
+        known, record = self._beliefs.get(resource), snapshot.record
+        if known is None or known.record is None or record is None or known.details is None:
+            return snapshot
+        if (known.record.operation_id, known.record.log_count) != (record.operation_id, record.log_count):
+            return snapshot
+        return replace(snapshot, details=known.details)
 
 
 def _decision(snapshot: Snapshot, command: Command, moment: Moment) -> Decision | OperationError:
@@ -173,14 +161,3 @@ def _outcome_unknown() -> Iterator[None]:
         yield
     except StoreUnavailableError as error:
         raise StoreUnavailableError(error.why, is_outcome_unknown=True) from error
-
-
-class _Turn:
-    """Whose turn it is for one resource."""
-
-    __slots__ = ("lock", "progress", "waiting")
-
-    def __init__(self) -> None:
-        self.progress = Progress()
-        self.lock = asyncio.Lock()
-        self.waiting = 0

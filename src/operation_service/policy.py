@@ -3,9 +3,11 @@
 `decide` is the whole interface. It reads no clock, makes no id and does no I/O, so that its tests are a table.
 """
 
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import Enum, auto
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from operation_service.errors import (
     AlreadyExistsError,
@@ -24,6 +26,7 @@ from operation_service.model import (
     Command,
     Complete,
     Create,
+    Details,
     Event,
     Lock,
     Log,
@@ -49,16 +52,14 @@ class LockAction(Enum):
     """Delete it, and remember the cancelled peer for as long as the lock would have lasted."""
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
+class Moment(Struct, frozen=True):
     """When a change is made, by the service's clock, and the id that it will be recognised by."""
 
     now: datetime
     change_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Struct, frozen=True):
     """What to write, in one atomic change.
 
     Attributes:
@@ -78,8 +79,7 @@ class Change:
     lock_for_seconds: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Unchanged:
+class Unchanged(Struct, frozen=True):
     """The command was carried out before: answer OK, change nothing (a retry is safe)."""
 
 
@@ -118,13 +118,22 @@ def decide(snapshot: Snapshot, command: Command, moment: Moment) -> Decision:
             return _cancel(snapshot, command, moment)
 
 
-def granted(change: Change, asked_at: datetime, ttl_seconds: int) -> Change:
+def granted(change: Change, asked_at: datetime, ttl_seconds: float) -> Change:
     """Set what only the grant decides (rule 1): locked_until is the time before etcd was asked plus what it granted."""
     lock = change.record.lock
     if change.action is not LockAction.HOLD or lock is None:
         return change
     lock = replace(lock, locked_until=asked_at + timedelta(seconds=ttl_seconds), ttl_seconds=ttl_seconds)
     return replace(change, record=replace(change.record, lock=lock))
+
+
+def details_after(change: Change, before: Details | None) -> Details | None:
+    """Return an operation's details after a change, given those before it (None: nobody knows)."""
+    if change.starts_operation:
+        before = Details(change.request)
+    if before is None or change.log is None:
+        return before
+    return Details(before.request, before.logs.followed_by(change.log))
 
 
 def _is_completed_by(snapshot: Snapshot, complete: Complete) -> bool:

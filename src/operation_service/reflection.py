@@ -69,9 +69,7 @@ def add_reflection(
         except FullError as full:
             await delivery.refuse(context, full.status)
 
-    handler: grpc.RpcMethodHandler[bytes, ServerReflectionResponse] = grpc.stream_stream_rpc_method_handler(
-        converse, response_serializer=ServerReflectionResponse.SerializeToString
-    )
+    handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_stream_rpc_method_handler(converse)
     server.add_generic_rpc_handlers(
         [
             grpc.method_handlers_generic_handler(name, {"ServerReflectionInfo": handler})

@@ -1,6 +1,6 @@
 """Turns what the service knows into the messages of the protocol."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 
 from google.protobuf.any_pb2 import Any
 from google.protobuf.message import DecodeError
@@ -12,6 +12,8 @@ from n0stack.protobuf.operation_pb2 import Operation
 from operation_service.errors import CorruptRecordError
 from operation_service.model import Event, Failure, Log, Resource, State, View
 from operation_service.status import to_duration
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 STATES = {State(name.removeprefix("OPERATION_STATE_")): number for name, number in pb.OperationState.items() if number}
 """The protocol's numbers of the states."""
@@ -27,8 +29,9 @@ def operation(view: View) -> Operation:
     record = view.record
     message = Operation(
         proposing_peer_token=record.lock.token if record.lock else record.creator_token,
-        logs=[log_line(log) for log in view.logs],
     )
+    # As bytes: a message that stands behind another is merged into it, and a hundred logs are soon copied.
+    message.MergeFromString(view.logs.written(_written_log))
     if view.request is not None:
         message.operation_request.CopyFrom(_any(view.request, f"request of {view.resource}"))
     lock = view.lock or record.lock
@@ -65,11 +68,14 @@ def log_line(log: Log) -> Operation.Log:
     return Operation.Log(ts=timestamp(log.ts), message=log.message)
 
 
+def _written_log(log: Log) -> bytes:
+    return Operation(logs=[log_line(log)]).SerializeToString()
+
+
 def timestamp(moment: datetime) -> Timestamp:
     """Render a UTC time."""
-    message = Timestamp()
-    message.FromDatetime(moment)
-    return message
+    since = moment - _EPOCH
+    return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1_000)
 
 
 def _status(failure: Failure, resource: Resource) -> Status:

@@ -2,11 +2,11 @@
 
 import contextlib
 import logging
-from dataclasses import replace
 from typing import Any
 from urllib.parse import unquote
 
 import grpc
+from msgspec.structs import replace
 
 from n0stack.operation.v1alpha import operation_service_pb2 as pb
 from n0stack.operation.v1alpha.operation_service_pb2_grpc import OperationServiceServicer

@@ -12,10 +12,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from itertools import islice
 
-from etcd3.etcdrpc.kv_pb2 import Event as EtcdEvent
-
 from operation_service import weights
-from operation_service.changes import Occurrence, occurrences
+from operation_service.changes import Changed, Occurrence, by_resource, told
 from operation_service.clock import Deadline
 from operation_service.codec import decode_lock
 from operation_service.errors import (
@@ -248,9 +246,10 @@ class WatchHub:
         self._wake()
 
     def _receive(self, batch: Batch) -> None:
-        happened = occurrences(batch, self._keys)
+        changes = by_resource(batch, self._keys)
+        happened = told(changes, batch.revision)
         if batch.revision > self._seen_up_to:
-            self._note(batch, happened)
+            self._note(batch.revision, changes, happened)
         for occurrence in happened:
             entry = Entry(occurrence, self._end)
             self._end += 1
@@ -266,22 +265,20 @@ class WatchHub:
         self._forget_views()
         self._wake()
 
-    def _note(self, batch: Batch, happened: Iterable[Occurrence]) -> None:
+    def _note(self, revision: int, changes: Iterable[Changed], happened: Iterable[Occurrence]) -> None:
         """Pass on what others have to know of locks and records."""
         for occurrence in happened:
             if occurrence.event is Event.CANCELLED and occurrence.record and occurrence.record.lock:
-                self._times.cancelled(occurrence.resource, batch.revision, occurrence.record.lock)
-        for event in batch.events:
-            with contextlib.suppress(ValueError, CorruptRecordError):
-                resource = self._keys.resource_of(event.kv.key)
-                is_put = event.type == EtcdEvent.PUT
-                if self._keys.is_record(event.kv.key):
-                    if not is_put:
-                        self._on_record_gone(resource)
-                elif is_put:
-                    self._times.taken(resource, batch.revision, decode_lock(event.kv.key, event.kv.value))
-                else:
-                    self._times.gone(resource, batch.revision)
+                self._times.cancelled(occurrence.resource, revision, occurrence.record.lock)
+        for changed in changes:
+            if changed.record_deleted is not None:
+                self._on_record_gone(changed.resource)
+            if changed.lock_deleted is not None:
+                self._times.gone(changed.resource, revision)
+            elif changed.lock_put is not None and not self._times.knows(changed.resource, revision):
+                with contextlib.suppress(CorruptRecordError):
+                    kv = changed.lock_put.kv
+                    self._times.taken(changed.resource, revision, decode_lock(kv.key, kv.value))
 
     def _wake(self) -> None:
         self._news.set()

@@ -1,6 +1,6 @@
 """About how much memory things take, for those who keep some and have to know when it is enough. Pure."""
 
-from operation_service.model import Failure, Record, View
+from operation_service.model import Failure, Logs, Record, Snapshot, View
 
 _RECORD = 1_500
 """What a record takes, with its lock and what is kept beside it, at common lengths."""
@@ -20,8 +20,17 @@ def of_record(record: Record | None) -> int:
 
 def of_view(view: View) -> int:
     """Return about how many bytes a view takes in memory."""
-    logs = sum(len(log.message) + _LOG for log in view.logs)
-    return _VIEW + of_record(view.record) + len(view.request or b"") + logs
+    return _VIEW + of_record(view.record) + _of_details(view.request, view.logs)
+
+
+def of_snapshot(snapshot: Snapshot) -> int:
+    """Return about how many bytes a snapshot takes in memory."""
+    details = snapshot.details
+    return of_record(snapshot.record) + (_of_details(details.request, details.logs) if details else 0)
+
+
+def _of_details(request: bytes | None, logs: Logs) -> int:
+    return len(request or b"") + len(logs) * _LOG + sum(len(log.message) for log in logs)
 
 
 def _of_failure(failure: Failure | None) -> int:

@@ -22,8 +22,10 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.unknown_fields import UnknownFieldSet
 
+from n0stack.operation.v1alpha.operation_service_pb2 import CompleteOperationRequest
 from operation_service import weights
 from operation_service.admission import Admission, FullError, Gate
+from operation_service.bounds import Bounds
 from operation_service.compression import DecompressionError, decompressed
 from operation_service.delivery import CallerGoneError, Delivery, NotReadError
 from operation_service.errors import InvalidRequestError, OperationError, UnforeseenError, Violation
@@ -91,29 +93,33 @@ def _handler(
     return grpc.stream_stream_rpc_method_handler(
         bound,
         request_deserializer=_parser(GetMessageClass(method.input_type), shorten),
-        response_serializer=GetMessageClass(method.output_type).SerializeToString,
+        # What is written is serialized already (delivery.py).
     )
 
 
 def _bound(guarded: Guarded, delivery: Delivery, gate: Gate) -> Callable[..., Awaitable[None]]:
+    bounds = Bounds()
+
     async def call(_requests: object, context: Context) -> None:
         try:
-            with gate.place(), contextlib.suppress(NotReadError, CallerGoneError):
-                request = await _request(context)
+            with gate.place():
+                request = await _request(context, bounds)
                 with gate.room(_weight(request)):
                     answer = await guarded(request, context)
                 del request
                 if answer is not None:
                     await delivery.write(context, answer, _ANSWER_SECONDS)
+        except (NotReadError, CallerGoneError):
+            pass
         except FullError as full:
             await delivery.refuse(context, full.status)
 
     return call
 
 
-async def _request(context: Context) -> Request:
+async def _request(context: Context, bounds: Bounds) -> Request:
     try:
-        async with asyncio.timeout(_REQUEST_SECONDS):
+        with bounds.within(_REQUEST_SECONDS):
             request: Any = await context.read()
     except TimeoutError:
         return InvalidRequestError([Violation("", f"the request did not arrive within {_REQUEST_SECONDS:.0f} s")])
@@ -129,7 +135,8 @@ def _weight(request: Request) -> int:
     """Return about how many bytes a request takes in memory."""
     if isinstance(request, InvalidRequestError):
         return 0
-    return request.ByteSize() + weights.DETAIL * len(getattr(getattr(request, "error", None), "details", ()))
+    details = len(request.error.details) if isinstance(request, CompleteOperationRequest) else 0
+    return request.ByteSize() + weights.DETAIL * details
 
 
 def _parser(request_class: type[Message], shorten: Shorten | None = None) -> Callable[[bytes], Request]:

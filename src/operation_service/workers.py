@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import math
 import random
-from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 
 from operation_service.clock import Deadline
@@ -21,6 +20,8 @@ _PATIENCE_SECONDS = 1.0
 class Progress:
     """Tells those who wait for others whether these get on, or all wait for etcd themselves.
 
+    A piece of work is a `with` block around it.
+
     Attributes:
         done: How many pieces of work have come to an end that was not etcd's silence.
     """
@@ -28,17 +29,12 @@ class Progress:
     def __init__(self) -> None:
         self.done = 0
 
-    @contextlib.contextmanager
-    def counted(self) -> Iterator[None]:
-        """Count the block as work, once it has come to its end."""
-        try:
-            yield
-        except StoreUnavailableError:
-            raise
-        except BaseException:
-            self.done += 1
-            raise
-        else:
+    def __enter__(self) -> None:
+        """Begin a piece of work."""
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        """Count it."""
+        if not isinstance(error, StoreUnavailableError):
             self.done += 1
 
 
@@ -54,23 +50,30 @@ class Workers:
         self._free = asyncio.Semaphore(count)
         self._progress = Progress()
 
-    @contextlib.asynccontextmanager
-    async def one(self, deadline: Deadline) -> AsyncIterator[None]:
-        """Wait for a worker, and have it for as long as the block runs.
+    def one(self, deadline: Deadline) -> "_Worker":
+        """Wait for a worker, and have it for as long as the `async with` block runs.
 
         Raises:
             OverloadedError: None was free in time, though all have done work meanwhile.
             StoreUnavailableError: None was free in time, and none has done any: they wait for etcd.
         """
+        return _Worker(self, deadline)
+
+    async def take(self, deadline: Deadline) -> None:
+        """Wait for a worker. Raises as `one` does."""
         if self._free.locked():
             await self._wait(deadline)
         else:
             await self._free.acquire()
-        try:
-            with self._progress.counted():
-                yield
-        finally:
-            self._free.release()
+
+    def give_back(self, error: BaseException | None) -> None:
+        """Let somebody else have the worker.
+
+        Args:
+            error: What the work ended with.
+        """
+        self._progress.__exit__(None, error, None)
+        self._free.release()
 
     async def _wait(self, deadline: Deadline) -> None:
         done = self._progress.done
@@ -84,3 +87,19 @@ class Workers:
                 delay = timedelta(seconds=random.uniform(0.5, 2.5))  # noqa: S311
                 raise OverloadedError(self._count, delay)
         raise StoreUnavailableError("earlier calls still wait for it")
+
+
+class _Worker:
+    """One of them, for a piece of work."""
+
+    __slots__ = ("_deadline", "_workers")
+
+    def __init__(self, workers: Workers, deadline: Deadline) -> None:
+        self._workers = workers
+        self._deadline = deadline
+
+    async def __aenter__(self) -> None:
+        await self._workers.take(self._deadline)
+
+    async def __aexit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        self._workers.give_back(error)

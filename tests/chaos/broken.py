@@ -8,9 +8,9 @@ import sys
 from collections.abc import Callable
 
 from chaos.schedule import Kind
-from etcd3 import etcdrpc
 
 from operation_service import cli
+from operation_service.etcd_ops import Guard
 from operation_service.etcd_store import Attempt, EtcdStore
 from operation_service.expiry import Expiry
 from operation_service.lock_times import LockTimes, Outlived
@@ -32,7 +32,7 @@ def break_guards(*, record_too: bool) -> None:
     """Leave guards out of every transaction."""
     whole = EtcdStore._guards  # noqa: SLF001
 
-    def guards(self: EtcdStore, attempt: Attempt) -> list[etcdrpc.Compare]:
+    def guards(self: EtcdStore, attempt: Attempt) -> list[Guard]:
         resource = attempt.command.resource
         unchecked = {self._keys.lock(resource)}
         if record_too:

@@ -6,11 +6,13 @@ import grpc
 import pytest
 from etcd3.etcdrpc import TxnRequest, TxnResponse
 from etcd_hands import EtcdHands
-from support import PROJECT, Peer, event_name, refused, shutdown_request, state_name
+from support import PROJECT, Peer, connected, event_name, refused, shutdown_request, state_name
 
 from n0stack.operation.v1alpha import operation_service_pb2 as pb
 from operation_service.clock import Deadline
 from operation_service.etcd_client import EtcdClient
+from operation_service.server import running
+from operation_service.settings import Settings
 
 
 def names(page: pb.ListOperationsResponse) -> list[str]:
@@ -145,7 +147,9 @@ async def test_a_listing_whose_moment_is_compacted_says_so(peer: Peer, hands: Et
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.OUT_OF_RANGE, "PAGE_TOKEN_EXPIRED")
 
 
-async def test_what_was_spoilt_by_hand_hides_nothing_else_and_ends_no_listing(peer: Peer, hands: EtcdHands) -> None:
+async def test_what_was_spoilt_by_hand_hides_nothing_else_and_ends_no_listing(
+    peer: Peer, hands: EtcdHands, etcd: str, settings: Settings
+) -> None:
     for name in ("vm/a", "vm/b", "vm/c", "vm/d"):
         await peer.propose(name, log_message="one")
     await hands.put(f"records/{PROJECT}/vm/b", b"not json")
@@ -162,8 +166,11 @@ async def test_what_was_spoilt_by_hand_hides_nothing_else_and_ends_no_listing(pe
             break
     assert (told, token) == (["project/vm/a", "project/vm/c", "project/vm/d"], "")
     assert (await refused(peer.get("vm/b"))).reason == "CORRUPT_RECORD"
-    assert (await refused(peer.get("vm/e"))).reason == "CORRUPT_RECORD"
-    assert "cannot be read" in (await peer.get("vm/d")).operation.logs[0].message
+    # Of details that it has written itself a replica knows what they were: they are never changed.
+    assert (await peer.get("vm/d")).operation.logs[0].message == "one"
+    async with running(settings, [etcd]) as service, connected(service.address) as other:
+        assert (await refused(other.get("vm/e"))).reason == "CORRUPT_RECORD"
+        assert "cannot be read" in (await other.get("vm/d")).operation.logs[0].message
     assert "cannot be read" in (await peer.logs("vm/d")).logs[0].message
     watch = peer.watch()
     assert [(await watch.read()).operation.name for _ in range(3)] == ["vm/a", "vm/c", "vm/d"]

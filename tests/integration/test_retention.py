@@ -8,7 +8,7 @@ from dataclasses import replace
 import grpc
 import pytest
 from etcd_hands import EtcdHands
-from support import NAME, Peer, refused
+from support import NAME, Peer, TestClock, refused
 from waiting import reaches, soon
 
 from operation_service.etcd_client import EtcdClient
@@ -107,11 +107,12 @@ async def test_sweeping_leaves_what_has_a_record(peer: Peer, hands: EtcdHands, j
     assert (await peer.get()).operation.logs[0].message == "requested"
 
 
-async def test_leases_that_hold_no_lock_any_more_are_ended(peer: Peer, hands: EtcdHands) -> None:
+async def test_leases_that_hold_no_lock_any_more_are_ended(peer: Peer, hands: EtcdHands, clock: TestClock) -> None:
     held = []
     for _ in range(3):
         await peer.propose(lock_for_seconds=600)
         held.append((await hands.entries("locks/"))[0].lease)
+        clock.pass_seconds(5)
     assert len(set(held)) == 3
 
     async def has_ended(*leases: int) -> bool:
@@ -126,7 +127,7 @@ async def test_leases_that_hold_no_lock_any_more_are_ended(peer: Peer, hands: Et
 async def test_records_share_leases_that_outlast_each_of_them_and_hold_a_bounded_number(
     peer: Peer, hands: EtcdHands, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("operation_service.leases._KEYS_PER_LEASE", 4)
+    monkeypatch.setattr("operation_service.shared_leases._KEYS_PER_LEASE", 4)
     for number in range(12):
         await peer.propose(f"vm/{number:02}", lock_for_seconds=2 + number % 3)
     records = await hands.entries("records/")

@@ -1,11 +1,11 @@
 """What etcd's events of one revision say has happened."""
 
 import logging
-from dataclasses import replace
 
 import pytest
 from etcd3.etcdrpc.kv_pb2 import Event as EtcdEvent
 from etcd3.etcdrpc.kv_pb2 import KeyValue
+from msgspec.structs import replace
 from unit_support import FENCE, RESOURCE, a_lock, a_record, pending
 
 from operation_service.changes import Occurrence, expiry_event, occurrences

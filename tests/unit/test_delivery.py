@@ -64,8 +64,8 @@ async def test_a_message_larger_than_all_the_room_is_given_up_alone() -> None:
 
 async def until_its_time_is_over(delivery: Delivery) -> None:
     """Wait until the very turn of the loop in which the time of the first write is over, and it does not know yet."""
-    timeout = next(iter(delivery._under_way))  # noqa: SLF001
-    while not timeout.expired():  # noqa: ASYNC110, the turn is what counts
+    bound = next(iter(delivery._under_way))  # noqa: SLF001
+    while not bound.is_ended:  # noqa: ASYNC110, the turn is what counts
         await asyncio.sleep(0)
 
 

@@ -126,8 +126,8 @@ def test_records_and_locks_are_watched_and_nothing_else(resource: Resource) -> N
 @given(resources)
 def test_a_record_and_a_lock_lead_back_to_their_resource(resource: Resource) -> None:
     assert KEYS.resource_of(KEYS.record(resource)) == KEYS.resource_of(KEYS.lock(resource)) == resource
-    assert KEYS.is_record(KEYS.record(resource))
-    assert not KEYS.is_record(KEYS.lock(resource))
+    assert KEYS.named(KEYS.record(resource)) == (resource, True)
+    assert KEYS.named(KEYS.lock(resource)) == (resource, False)
 
 
 @given(resource=resources, operation_id=operation_ids)

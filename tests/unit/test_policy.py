@@ -1,9 +1,9 @@
 """CONTRACT section 4, rule by rule: what is decided, given what is known, what is asked for, and now."""
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from msgspec.structs import replace
 from unit_support import (
     CALLER,
     COMMANDS,

@@ -4,11 +4,11 @@ The model is an etcd of one resource. It knows nothing of the rules; what it rem
 granted the lock, every fencing token, how each operation looked last) is what the properties are checked against.
 """
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
+from msgspec.structs import replace
 from unit_support import RESOURCE, a_lock
 
 from operation_service.errors import NotFoundError, OperationCancelledError, RefusedError

@@ -1,12 +1,12 @@
 """What callers are told of an operation, in each of its states."""
 
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc.status_pb2 import Status
+from msgspec.structs import replace
 from unit_support import (
     FENCE,
     HOLDER,
@@ -27,7 +27,7 @@ from unit_support import (
 from n0stack.operation.v1alpha import operation_service_pb2 as pb
 from n0stack.protobuf.operation_pb2 import Operation
 from operation_service import render
-from operation_service.model import Event, Failure, Log, Phase, Snapshot, State, View, state_of
+from operation_service.model import Event, Failure, Log, Logs, Phase, Snapshot, State, View, state_of
 
 REQUEST = AnyMessage(type_url="type.googleapis.com/a.B", value=b"\x0a\x01a")
 LOGS = (Log(SINCE, "first"), Log(NOW, "second"))
@@ -55,7 +55,7 @@ def view_of(snapshot: Snapshot, **changes: Any) -> View:
         lock=snapshot.lock,
         remaining=snapshot.remaining,
         request=REQUEST.SerializeToString(),
-        logs=LOGS,
+        logs=Logs(LOGS),
     )
     return replace(view, **changes)
 

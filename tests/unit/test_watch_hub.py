@@ -15,7 +15,7 @@ from operation_service.codec import encode
 from operation_service.etcd_watch import Batch
 from operation_service.keys import Keys
 from operation_service.lock_times import LockTimes
-from operation_service.model import Resource, View
+from operation_service.model import Logs, Resource, View
 from operation_service.watch_hub import WatchHub
 
 KEYS = Keys("/test")
@@ -31,7 +31,7 @@ class Store:
     async def view_after(self, occurrence: Occurrence, _deadline: Deadline) -> View:
         await self.may_read.wait()
         assert occurrence.record is not None
-        return View(occurrence.resource, occurrence.record, occurrence.revision, None, None, None, ())
+        return View(occurrence.resource, occurrence.record, occurrence.revision, None, None, None, Logs())
 
 
 def a_hub(store: Store) -> WatchHub:

@@ -69,7 +69,7 @@ async def test_who_waits_for_earlier_calls_for_the_resource_is_not_told_that_etc
 async def test_who_waits_while_no_call_for_the_resource_is_done_is_told_that_etcd_does_not_answer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("operation_service.operations._SILENT_SECONDS", 0.05)
+    monkeypatch.setattr("operation_service.turns._SILENT_SECONDS", 0.05)
     may_end = asyncio.Event()
 
     class SlowStore:

@@ -1,0 +1,97 @@
+"""Transactions that wait while one is under way leave together, as nested ones of a single transaction.
+
+Each keeps its own guards and its own outcome; to its caller it is as if it had gone alone. etcd agrees once on all of
+them, and makes them at one revision.
+
+- If the answer never comes, the outcome of each is unknown to its caller, as it would be alone.
+- If another replica was faster for one of them, its guards fail, and the others are made.
+- If one of them cannot be made at all, as with a lease that has ended, etcd refuses them all and makes none: then each
+  goes alone, and only that one fails.
+
+Those of one resource must come one after the other (`operations._turn`): etcd takes a key only once in a transaction,
+and a guard sees only what was there before all of it.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+from etcd3 import etcdrpc
+from msgspec import Struct
+
+from operation_service.clock import Deadline
+from operation_service.errors import StoreOutOfSpaceError, StoreUnavailableError
+from operation_service.etcd_client import EtcdClient, LeaseGoneError
+from operation_service.etcd_ops import Transaction
+from operation_service.together import Settle, Together
+
+_AT_ONCE = 100
+"""etcd takes 128 operations on a path (ETCD_FACTS, Transactions): these, and what each holds, 10 at the most."""
+_MAX_BYTES = 1024 * 1024
+"""etcd takes 1.5 MiB in a request; the largest change has 0.4 MiB."""
+
+
+class Outcome(Struct, frozen=True):
+    """What became of a transaction: its response, and etcd's revision after it."""
+
+    revision: int
+    response: etcdrpc.TxnResponse
+
+
+class GroupCommit:
+    """Sends transactions.
+
+    Args:
+        etcd: Where to.
+    """
+
+    def __init__(self, etcd: EtcdClient) -> None:
+        self._etcd = etcd
+        self._together = Together(self._carry_out, max_requests=_AT_ONCE, max_size=_MAX_BYTES, is_repeatable=False)
+
+    async def write(self, transaction: Transaction, deadline: Deadline, settle: Settle[Outcome]) -> Outcome:
+        """Carry out a transaction, once: an unclear outcome is for the caller to read back.
+
+        Args:
+            transaction: What to write.
+            deadline: Until when to wait.
+            settle: Is told once what became of it, also when its caller has gone by then. None: it was never sent.
+
+        Raises:
+            StoreUnavailableError: etcd could not be reached; `is_outcome_unknown` says whether it may have been made.
+            StoreOutOfSpaceError: etcd takes no changes.
+            LeaseGoneError: A lease in it has ended; nothing was changed.
+        """
+        return await self._together.do(transaction, transaction.size, deadline, settle)
+
+    async def _carry_out(
+        self, transactions: Sequence[Transaction], deadline: Deadline
+    ) -> Sequence[Outcome | Exception]:
+        if len(transactions) == 1:
+            return [await self._alone(transactions[0], deadline)]
+        whole = etcdrpc.TxnRequest()
+        for transaction in transactions:
+            transaction.write_into(whole.success.add().request_txn)
+        try:
+            response = await self._etcd.write(whole, deadline)
+        except StoreOutOfSpaceError:
+            return [StoreOutOfSpaceError() for _ in transactions]
+        except StoreUnavailableError as error:
+            if not error.is_refused:
+                return [
+                    StoreUnavailableError(error.why, is_outcome_unknown=error.is_outcome_unknown) for _ in transactions
+                ]
+        except LeaseGoneError:
+            pass
+        else:
+            revision = response.header.revision
+            return [Outcome(revision, answer.response_txn) for answer in response.responses]
+        return await asyncio.gather(*(self._alone(transaction, deadline) for transaction in transactions))
+
+    async def _alone(self, transaction: Transaction, deadline: Deadline) -> Outcome | Exception:
+        request = etcdrpc.TxnRequest()
+        transaction.write_into(request)
+        try:
+            response = await self._etcd.write(request, deadline)
+        except (StoreOutOfSpaceError, StoreUnavailableError, LeaseGoneError) as error:
+            return error
+        return Outcome(response.header.revision, response)

@@ -1,0 +1,142 @@
+"""What waits while a call is under way leaves together with the next one: the dearer the call, the more share it."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from operation_service.clock import Deadline
+from operation_service.errors import StoreUnavailableError
+
+_log = logging.getLogger(__name__)
+
+_LOOK_SECONDS = 0.05
+"""So much later than its deadline a request is given up at the most."""
+
+Request = TypeVar("Request")
+Answer = TypeVar("Answer")
+Settle = Callable[[Answer | Exception | None], None]
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting(Generic[Request, Answer]):
+    request: Request
+    size: int
+    deadline: Deadline
+    settle: "Settle[Answer]"
+    answer: "asyncio.Future[Answer]"
+    is_sent: bool = False
+
+
+class Together(Generic[Request, Answer]):
+    """Carries out requests, as many at once as have come meanwhile.
+
+    Args:
+        carry_out: Is given some requests, and until when the most patient of those who wait for them does so. Returns
+            an answer for each, or an error that is raised there and nowhere else.
+        max_requests: How many at once.
+        max_size: How large they may be together. One that is larger goes alone.
+        is_repeatable: Whether a request that was sent, and whose answer nobody knows, can have changed nothing.
+    """
+
+    def __init__(
+        self,
+        carry_out: Callable[[Sequence[Request], Deadline], Awaitable[Sequence[Answer | Exception]]],
+        *,
+        max_requests: int,
+        max_size: int,
+        is_repeatable: bool,
+    ) -> None:
+        self._carry_out = carry_out
+        self._max_requests = max_requests
+        self._max_size = max_size
+        self._is_repeatable = is_repeatable
+        self._queue: deque[_Waiting[Request, Answer]] = deque()
+        self._waiting: set[_Waiting[Request, Answer]] = set()
+        self._working: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def do(
+        self, request: Request, size: int, deadline: Deadline, settle: "Settle[Answer]" = lambda _: None
+    ) -> Answer:
+        """Carry out a request.
+
+        Who is cancelled while its request waits has not sent it. What is under way goes on without it.
+
+        Args:
+            request: The request.
+            size: How large it is.
+            deadline: Until when to wait.
+            settle: Is told once what became of the request, also when nobody waits for it any more. None: it was
+                never sent.
+
+        Raises:
+            StoreUnavailableError: The deadline came first; `is_outcome_unknown` says whether the request was sent.
+        """
+        if deadline.remaining() <= 0:
+            raise StoreUnavailableError("no answer in time")
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        waiting: _Waiting[Request, Answer] = _Waiting(request, size, deadline, settle, self._loop.create_future())
+        self._queue.append(waiting)
+        if self._working is None:
+            self._working = self._loop.create_task(self._work())
+        self._waiting.add(waiting)
+        if self._timer is None:
+            self._timer = self._loop.call_later(_LOOK_SECONDS, self._look)
+        try:
+            return await waiting.answer
+        finally:
+            self._waiting.discard(waiting)
+
+    def _look(self) -> None:
+        """End what has waited for long enough. One timer for all: one for each would be most of what waiting costs."""
+        self._timer = None
+        for waiting in [each for each in self._waiting if each.deadline.remaining() <= 0 and not each.answer.done()]:
+            is_outcome_unknown = waiting.is_sent and not self._is_repeatable
+            error = StoreUnavailableError("no answer in time", is_outcome_unknown=is_outcome_unknown)
+            waiting.answer.set_exception(error)
+        if self._waiting and self._loop is not None:
+            self._timer = self._loop.call_later(_LOOK_SECONDS, self._look)
+
+    async def _work(self) -> None:
+        try:
+            while some := self._next():
+                await self._send(some)
+        finally:
+            self._working = None
+
+    def _next(self) -> list[_Waiting[Request, Answer]]:
+        some: list[_Waiting[Request, Answer]] = []
+        size = 0
+        while self._queue and len(some) < self._max_requests:
+            waiting = self._queue[0]
+            if waiting.answer.done():
+                waiting.settle(None)
+            else:
+                size += waiting.size
+                if some and size > self._max_size:
+                    break
+                waiting.is_sent = True
+                some.append(waiting)
+            self._queue.popleft()
+        return some
+
+    async def _send(self, some: list[_Waiting[Request, Answer]]) -> None:
+        deadline = max((waiting.deadline for waiting in some), key=Deadline.remaining)
+        try:
+            answers = await self._carry_out([waiting.request for waiting in some], deadline)
+        except Exception as error:  # noqa: BLE001, whatever it was, nobody may be left to wait
+            _log.exception("requests could not be carried out together")
+            answers = [error] * len(some)
+        for waiting, answer in zip(some, answers, strict=True):
+            waiting.settle(answer)
+            if waiting.answer.done():
+                continue
+            if isinstance(answer, Exception):
+                waiting.answer.set_exception(answer)
+            else:
+                waiting.answer.set_result(answer)

@@ -1,0 +1,100 @@
+"""One call after the other for each resource, so that only those of other replicas can get in between."""
+
+import asyncio
+
+from operation_service.clock import Deadline
+from operation_service.errors import ContentionError, StoreUnavailableError
+from operation_service.model import Resource
+from operation_service.workers import Progress
+
+_SILENT_SECONDS = 1.0
+"""When no call for a resource is done for so long, it is etcd that does not answer: a call takes some milliseconds."""
+
+
+class _Turn:
+    """Whose turn it is for one resource."""
+
+    __slots__ = ("lock", "progress", "waiting")
+
+    def __init__(self) -> None:
+        self.progress = Progress()
+        self.lock = asyncio.Lock()
+        self.waiting = 0
+
+
+class Turns:
+    """The turns of all resources that are called for."""
+
+    def __init__(self) -> None:
+        self._turns: dict[Resource, _Turn] = {}
+
+    def one(self, resource: Resource, deadline: Deadline) -> "_OneTurn":
+        """Wait for a turn, and have it for as long as the `async with` block runs.
+
+        Raises:
+            ContentionError: It did not come before the deadline, though others had theirs.
+            StoreUnavailableError: Nor did anybody else's: they wait for etcd.
+        """
+        return _OneTurn(self, resource, deadline)
+
+    async def take(self, resource: Resource, deadline: Deadline) -> _Turn:
+        """Wait for a turn. Raises as `one` does."""
+        turn = self._turns.get(resource)
+        if turn is None:
+            turn = self._turns[resource] = _Turn()
+        turn.waiting += 1
+        try:
+            if turn.lock.locked():
+                await self._wait(turn, resource, deadline)
+            else:
+                await turn.lock.acquire()
+        except BaseException:
+            self._leave(turn, resource)
+            raise
+        return turn
+
+    def end(self, turn: _Turn, resource: Resource, error: BaseException | None) -> None:
+        """Let the next one have its turn.
+
+        Args:
+            turn: Whose end it is.
+            resource: The resource.
+            error: What the turn ended with.
+        """
+        turn.progress.__exit__(None, error, None)
+        turn.lock.release()
+        self._leave(turn, resource)
+
+    def _leave(self, turn: _Turn, resource: Resource) -> None:
+        turn.waiting -= 1
+        if not turn.waiting:
+            del self._turns[resource]
+
+    async def _wait(self, turn: _Turn, resource: Resource, deadline: Deadline) -> None:
+        done, seconds = turn.progress.done, deadline.remaining()
+        try:
+            async with asyncio.timeout(seconds):
+                await turn.lock.acquire()
+        except TimeoutError as error:
+            if turn.progress.done == done and seconds >= _SILENT_SECONDS:
+                raise StoreUnavailableError("earlier calls for the same resource still wait for it") from error
+            raise ContentionError(resource, attempts=0) from error
+
+
+class _OneTurn:
+    """One call's turn."""
+
+    __slots__ = ("_deadline", "_resource", "_turn", "_turns")
+
+    def __init__(self, turns: Turns, resource: Resource, deadline: Deadline) -> None:
+        self._turns = turns
+        self._resource = resource
+        self._deadline = deadline
+        self._turn: _Turn | None = None
+
+    async def __aenter__(self) -> None:
+        self._turn = await self._turns.take(self._resource, self._deadline)
+
+    async def __aexit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        if self._turn is not None:
+            self._turns.end(self._turn, self._resource, error)
