@@ -1,5 +1,6 @@
 """Words for the unit tests: what is known of a resource, what is asked for, and clocks that move only when pushed."""
 
+import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -37,6 +38,15 @@ CALLER = "192.0.2.7:40000"
 """Who calls now; a peer that has connected anew has another address."""
 FENCE = 41
 NEWEST_LOG = Log(SINCE, "the newest log")
+
+
+async def turns_until(is_true: Callable[[], object]) -> None:
+    """Let the event loop turn until something is true; the turn is what counts."""
+    for _ in range(10_000):
+        if is_true():
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("it never comes true")
 
 
 class FakeClock:

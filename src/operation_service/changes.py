@@ -1,13 +1,13 @@
 """Tells from etcd's events what happened to operations. Pure."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from etcd3.etcdrpc.kv_pb2 import Event as EtcdEvent
 from msgspec import Struct
 from msgspec.structs import replace
 
-from operation_service.codec import decode_lock, decode_record
+from operation_service.codec import decode_record
 from operation_service.errors import CorruptRecordError
 from operation_service.etcd_watch import Batch
 from operation_service.keys import Keys
@@ -21,21 +21,33 @@ class Occurrence(Struct, frozen=True):
 
     Attributes:
         resource: Whose.
-        event: What. None: its lock has gone, and etcd does not know any more what it was: the record tells.
+        event: What. None: its lock has gone; what that means, the record tells (`expiry_event`).
         revision: At which revision of etcd.
-        told_up_to: Up to which revision everything has been told once this has. Several things may happen in one
-            revision (keys on one lease, or deleted by hand with one command), and whoever has heard of some of them
-            has to resume at that very revision.
-        record: The operation after it. None: its lock has gone and the record, which did not change, is to be read.
+        record: The operation after it. None: its lock has gone; the record, which did not change, is to be read.
         lock: The lock after it, if the resource is locked.
+        together: The resources that are told of in this revision, in this order. Empty: this one alone.
+        place: Which of them this one is.
     """
 
     resource: Resource
     event: Event | None
     revision: int
-    told_up_to: int
     record: Record | None = None
     lock: Lock | None = None
+    together: tuple[Resource, ...] = ()
+    place: int = 0
+
+    def told_up_to(self, is_told: Callable[[Resource], bool] = lambda _: True) -> int:
+        """Return up to which revision everything has been told to somebody once this has.
+
+        Much may happen in one revision: changes that were committed together, locks on one lease. Whoever has heard of
+        some of it has to resume at that very revision; unless the rest is not for him.
+
+        Args:
+            is_told: Whether he is told of a resource.
+        """
+        is_last = not any(is_told(resource) for resource in self.together[self.place + 1 :])
+        return self.revision if is_last else self.revision - 1
 
 
 class Changed:
@@ -70,7 +82,10 @@ def told(changes: Iterable[Changed], revision: int) -> list[Occurrence]:
             continue
         if occurrence is not None:
             happened.append(occurrence)
-    return [replace(each, told_up_to=revision - 1) for each in happened[:-1]] + happened[-1:]
+    if len(happened) <= 1:
+        return happened
+    together = tuple([each.resource for each in happened])
+    return [replace(each, together=together, place=place) for place, each in enumerate(happened)]
 
 
 def by_resource(batch: Batch, keys: Keys) -> list[Changed]:
@@ -108,12 +123,9 @@ def _occurrence(changed: Changed, revision: int) -> Occurrence | None:
         # Records are written by changes alone, and of those the ones that leave a lock behind carry its facts.
         is_locked = record.event is Event.RENEWED or record.event is Event.LOCKED or record.event is Event.LOGGED
         lock = record.lock if is_locked else None
-        return Occurrence(resource, record.event, revision, revision, record, lock)
+        return Occurrence(resource, record.event, revision, record, lock)
     if changed.lock_deleted is not None and changed.record_deleted is None:
-        kv = changed.lock_deleted.prev_kv
-        # etcd leaves the former value out once the revision before the event is compacted.
-        event = expiry_event(decode_lock(kv.key, kv.value)) if kv.value else None
-        return Occurrence(resource, event, revision, revision)
+        return Occurrence(resource, None, revision)
     return None
 
 

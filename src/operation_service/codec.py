@@ -1,6 +1,6 @@
 """How records, locks and logs are written in etcd: as JSON, so that a person with etcdctl can read them."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 import msgspec
@@ -79,7 +79,8 @@ def _is_sound_lock(lock: Lock) -> bool:
 
 
 def _is_utc(moment: datetime) -> bool:
-    return moment.utcoffset() == timedelta()
+    # What msgspec reads of "Z" is this very object; another offset of zero is as good.
+    return moment.tzinfo is UTC or moment.utcoffset() == timedelta()
 
 
 def _told(key: bytes) -> str:

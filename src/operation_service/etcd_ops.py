@@ -9,6 +9,11 @@ from operation_service.keys import KeyRange
 
 Op = etcdrpc.RequestOp
 
+_MAX_KEYS = 16
+"""3 guards, 5 puts, a delete, 2 ranges, 3 reads otherwise."""
+_MORE_IN_A_KEY = 80
+"""Than in the first guard's: an operation's id and a log's number, and what messages have around a key."""
+
 
 class Guard(Struct, frozen=True):
     """That a key was last changed at a revision. 0: that it is not there (a missing key compares as 0)."""
@@ -26,7 +31,7 @@ class Put(Struct, frozen=True):
 
 
 class Transaction(Struct, frozen=True):
-    """What is written if all guards hold, and what is read otherwise.
+    """What is written of one resource if all guards hold, and what is read otherwise.
 
     It becomes a message once it is known whether it goes alone or as a part of another: a message would be copied.
     """
@@ -39,10 +44,8 @@ class Transaction(Struct, frozen=True):
 
     @property
     def size(self) -> int:
-        """About how many bytes it takes in a request, and no fewer."""
-        keys = [*(guard.key for guard in self.guards), *self.deletes, *self.reads_otherwise]
-        values = sum(len(put.key) + len(put.value) for put in self.puts)
-        return values + sum(map(len, keys)) + sum(read.ByteSize() for read in self.reads) + 1_024
+        """About how many bytes it takes in a request, and no fewer: all its keys name the same resource."""
+        return _MAX_KEYS * (len(self.guards[0].key) + _MORE_IN_A_KEY) + sum([len(put.value) for put in self.puts])
 
     def write_into(self, request: etcdrpc.TxnRequest) -> None:
         """Add it to an empty request."""

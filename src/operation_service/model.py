@@ -144,13 +144,17 @@ class Logs(Sequence[Log]):
 
     Args:
         logs: Them.
+
+    Attributes:
+        characters: How many their messages have together.
     """
 
-    __slots__ = ("_logs", "_written")
+    __slots__ = ("_logs", "_written", "characters")
 
     def __init__(self, logs: Iterable[Log] = ()) -> None:
         self._logs = tuple(logs)
         self._written: tuple[bytes, ...] = ()
+        self.characters = sum([len(log.message) for log in self._logs])
 
     def __len__(self) -> int:
         return len(self._logs)

@@ -101,9 +101,10 @@ class SharedLeases:
         needed = now + seconds
         while True:
             lease = self._fitting(needed) or await self._granted(seconds, needed, deadline)
-            if lease.keys < _KEYS_PER_LEASE:
+            # So many may have waited for it that it is full by now; and after a sleep of this process it may be one
+            # that held nothing for so long that it was ended.
+            if lease.keys < _KEYS_PER_LEASE and lease.id in self._by_id:
                 break
-            # So many have waited for it that it is full by now.
         lease.keys += 1
         lease.used_at = now
         if lease.keys >= _KEYS_PER_LEASE:
@@ -125,9 +126,11 @@ class SharedLeases:
             self._close(lease)
 
     async def close(self) -> None:
-        """Wait for what is under way."""
+        """End the leases that hold nothing, and wait for what is under way."""
         if self._tidying is not None:
             self._tidying.cancel()
+        for lease in [lease for lease in self._by_id.values() if not lease.keys]:
+            self._end(lease.id)
         await asyncio.gather(*(grant.granting for grant in self._grants), *self._revoking, return_exceptions=True)
 
     def _bucket(self, ends_at: float) -> int:
@@ -225,10 +228,14 @@ class SharedLeases:
             if lease.used_at >= idle_since:
                 self._emptied.append((now, lease_id))
                 continue
-            self.forget(lease_id)
-            task = asyncio.create_task(self._revoke(lease_id))
-            self._revoking.add(task)
-            task.add_done_callback(self._revoking.discard)
+            self._end(lease_id)
+
+    def _end(self, lease_id: int) -> None:
+        """End a lease that holds nothing, in the background. If that fails it ends by its own time."""
+        self.forget(lease_id)
+        task = asyncio.create_task(self._revoke(lease_id))
+        self._revoking.add(task)
+        task.add_done_callback(self._revoking.discard)
 
     def _close(self, lease: _SharedLease) -> None:
         bucket = self._bucket(lease.ends_at)

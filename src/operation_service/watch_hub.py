@@ -195,7 +195,7 @@ class WatchHub:
                     # The hub may lag behind what the caller has read of etcd itself.
                     if entry.occurrence.revision > after:
                         yield entry
-                        place.told_up_to = entry.occurrence.told_up_to
+                        place.told_up_to = entry.occurrence.told_up_to()
         finally:
             self._listeners -= 1
 

@@ -192,7 +192,7 @@ class Watching:
                         if query.is_met_by(occurrence.resource):
                             reading = self._store.view_after(occurrence, Deadline(_READ_SECONDS))
                             if (view := await self._readable(occurrence, reading, after)) is not None:
-                                yield Told(_event(occurrence, view), view, occurrence.told_up_to)
+                                yield Told(_event(occurrence, view), view, occurrence.told_up_to(query.is_met_by))
                     after = batch.revision
                     if self._hub.covers(after):
                         break
@@ -201,8 +201,9 @@ class Watching:
                 if query.is_met_by(entry.occurrence.resource):
                     view = await self._readable(entry.occurrence, self._hub.view(entry), after)
                     if view is not None:
-                        yield Told(_event(entry.occurrence, view), view, entry.occurrence.told_up_to)
-                after = entry.occurrence.told_up_to
+                        told_up_to = entry.occurrence.told_up_to(query.is_met_by)
+                        yield Told(_event(entry.occurrence, view), view, told_up_to)
+                after = entry.occurrence.told_up_to()
 
     @staticmethod
     async def _readable(occurrence: Occurrence, reading: Awaitable[View], after: int) -> View | None:

@@ -30,7 +30,7 @@ def of_snapshot(snapshot: Snapshot) -> int:
 
 
 def _of_details(request: bytes | None, logs: Logs) -> int:
-    return len(request or b"") + len(logs) * _LOG + sum(len(log.message) for log in logs)
+    return len(request or b"") + len(logs) * _LOG + logs.characters
 
 
 def _of_failure(failure: Failure | None) -> int:

@@ -57,9 +57,9 @@ def happened(*events: EtcdEvent) -> list[Occurrence]:
     return occurrences(Batch(REVISION, in_order), KEYS)
 
 
-def told(event: Event, record: Record | None = None, *, is_locked: bool = False) -> Occurrence:
+def told(event: Event | None, record: Record | None = None, *, is_locked: bool = False) -> Occurrence:
     lock = record.lock if record is not None and is_locked else None
-    return Occurrence(RESOURCE, event, REVISION, REVISION, record, lock)
+    return Occurrence(RESOURCE, event, REVISION, record, lock)
 
 
 class TestARecordThatIsPut:
@@ -77,7 +77,7 @@ class TestARecordThatIsPut:
 
     @pytest.mark.parametrize("record", OVER, ids=lambda record: record.event)
     def test_with_the_lock_deleted_is_one_occurrence_and_no_expiry(self, record: Record) -> None:
-        assert happened(record_put(record), lock_deleted(is_disabled_cancel=True)) == [told(record.event, record)]
+        assert happened(record_put(record), lock_deleted()) == [told(record.event, record)]
 
     def test_is_cancelled_while_nobody_held_it(self) -> None:
         record = replace(pending().record or PENDING, phase=Phase.CANCELLED, event=Event.CANCELLED)
@@ -96,15 +96,8 @@ class TestARecordThatIsPut:
 
 
 class TestALockThatIsDeletedAlone:
-    @pytest.mark.parametrize(("is_disabled_cancel", "event"), [(False, Event.EXPIRED), (True, Event.OPERATOR_DEAD)])
-    def test_has_run_out(self, event: Event, *, is_disabled_cancel: bool) -> None:
-        assert happened(lock_deleted(is_disabled_cancel=is_disabled_cancel)) == [told(event)]
-
-    def test_has_run_out_even_when_etcd_does_not_know_any_more_what_it_was(self) -> None:
-        # etcd leaves prev_kv out if the revision before the event is compacted by the time it is sent.
-        event = lock_deleted()
-        event.ClearField("prev_kv")
-        assert happened(event) == [Occurrence(RESOURCE, None, REVISION, REVISION)]
+    def test_has_run_out_and_its_record_is_to_be_read(self) -> None:
+        assert happened(lock_deleted()) == [told(None)]
 
     @pytest.mark.parametrize(
         ("lock", "event"),
@@ -137,19 +130,26 @@ class TestSeveralResourcesInOneRevision:
     def test_are_told_one_by_one_and_only_the_last_completes_the_revision(self) -> None:
         told_of = happened(
             lock_deleted(FIRST),
-            lock_deleted(SECOND, is_disabled_cancel=True),
+            lock_deleted(SECOND),
             lock_deleted(THIRD),
             record_put(OVER[0], THIRD),
         )
-        assert [(each.resource, each.event, each.revision, each.told_up_to) for each in told_of] == [
-            (FIRST, Event.EXPIRED, REVISION, REVISION - 1),
-            (SECOND, Event.OPERATOR_DEAD, REVISION, REVISION - 1),
+        assert [(each.resource, each.event, each.revision, each.told_up_to()) for each in told_of] == [
+            (FIRST, None, REVISION, REVISION - 1),
+            (SECOND, None, REVISION, REVISION - 1),
             (THIRD, Event.SUCCEEDED, REVISION, REVISION),
         ]
 
+    def test_to_somebody_who_is_told_of_some_the_last_of_these_completes_the_revision(self) -> None:
+        first, second, third = happened(lock_deleted(FIRST), lock_deleted(SECOND), lock_deleted(THIRD))
+        assert first.told_up_to(lambda resource: resource == FIRST) == REVISION
+        assert first.told_up_to(lambda resource: resource in {FIRST, THIRD}) == REVISION - 1
+        assert second.told_up_to(lambda resource: resource == SECOND) == REVISION
+        assert third.told_up_to(lambda _: True) == REVISION
+
     def test_the_last_that_is_told_completes_the_revision_whatever_comes_behind_it(self) -> None:
         told_of = happened(lock_deleted(FIRST), lock_deleted(SECOND), record_deleted(THIRD), lock_deleted(THIRD))
-        assert [(each.resource, each.told_up_to) for each in told_of] == [(FIRST, REVISION - 1), (SECOND, REVISION)]
+        assert [(each.resource, each.told_up_to()) for each in told_of] == [(FIRST, REVISION - 1), (SECOND, REVISION)]
 
     def test_each_has_its_own_record_and_lock(self) -> None:
         ours, theirs = a_record(event=Event.LOCKED), PENDING
@@ -164,18 +164,17 @@ class TestWhatCannotBeRead:
         [
             put(KEYS.record(FIRST), b"by hand"),
             put(KEYS.record(FIRST), b""),
-            deleted(KEYS.lock(FIRST), b"by hand"),
             put(b"/test/records/no-slash", encode(a_record())),
             put(b"/test/records/project/\xff", encode(a_record())),
             put(b"/test/middle/project/name", b"in between"),
             put(b"/elsewhere", b""),
         ],
-        ids=["record", "empty record", "lock", "no resource", "not ASCII", "in between", "elsewhere"],
+        ids=["record", "empty record", "no resource", "not ASCII", "in between", "elsewhere"],
     )
     @pytest.mark.parametrize("resource", [SECOND, Resource("a", "a")], ids=["behind", "before"])
     def test_is_left_out_and_logged_and_silences_nobody_else(
         self, caplog: pytest.LogCaptureFixture, event: EtcdEvent, resource: Resource
     ) -> None:
         (occurrence,) = happened(event, record_put(PENDING, resource))
-        assert (occurrence.resource, occurrence.told_up_to) == (resource, REVISION)
+        assert (occurrence.resource, occurrence.told_up_to()) == (resource, REVISION)
         assert [record.levelno >= logging.WARNING for record in caplog.records] == [True]
