@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import groupby
@@ -88,10 +88,12 @@ class EtcdWatch:
             key=self._keys.start, range_end=self._keys.end, start_revision=self._next_revision
         )
         call = cast("Any", etcdrpc).WatchStub(channel).Watch(metadata=HAS_LEADER)
-        left = asyncio.ensure_future(self._etcd.left(channel))
+        # Its stream would be silent until the connection times out, when the member is left.
+        leaving = asyncio.ensure_future(self._etcd.left(channel))
+        leaving.add_done_callback(lambda _: call.cancel())
         try:
-            await _unless(left, call.write(etcdrpc.WatchRequest(create_request=create)))
-            while (response := await _unless(left, call.read())) is not grpc.aio.EOF:
+            await call.write(etcdrpc.WatchRequest(create_request=create))
+            while (response := await call.read()) is not grpc.aio.EOF:
                 if response.compact_revision:
                     raise RevisionCompactedError(response.compact_revision)
                 if response.canceled:
@@ -101,8 +103,14 @@ class EtcdWatch:
                     # Only now: before the watch stood, its history could still be compacted away.
                     await self._make_sure_of_history()
                 yield response
+        except asyncio.CancelledError:
+            # So gRPC tells that the call was cancelled; or it is the task.
+            task = asyncio.current_task()
+            if not leaving.done() or (task is not None and task.cancelling()):
+                raise
+            raise StoreUnavailableError("its member was left") from None
         finally:
-            left.cancel()
+            leaving.cancel()
             call.cancel()
 
     async def _make_sure_of_history(self) -> None:
@@ -113,22 +121,6 @@ class EtcdWatch:
         """
         if not await self._etcd.is_kept(self._keys.start, self._next_revision - 1, Deadline(_READ_SECONDS)):
             raise RevisionCompactedError(self._next_revision)
-
-
-async def _unless(left: "asyncio.Future[None]", step: Awaitable[Any]) -> Any:  # noqa: ANN401, as gRPC types it
-    """Write or read, unless the member is left first: its stream would be silent until the connection times out.
-
-    Raises:
-        StoreUnavailableError: The member was left.
-    """
-    following = asyncio.ensure_future(step)
-    try:
-        await asyncio.wait({following, left}, return_when=asyncio.FIRST_COMPLETED)
-        if not following.done():
-            raise StoreUnavailableError("its member was left")
-        return following.result()
-    finally:
-        following.cancel()
 
 
 def _by_revision(events: Iterable[EtcdEvent]) -> list[Batch]:
