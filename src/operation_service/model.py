@@ -1,7 +1,7 @@
 """What the service knows of a resource, and what it is asked to do to it. Frozen, no I/O, no protobuf.
 
 These are msgspec's structs, which are what frozen dataclasses are, and made in a tenth of the time: a call makes some
-twenty of them (docs/adr/0015-group-commit.md). `msgspec.structs.replace` changes one into another.
+twenty of them (docs/adr/0016-the-way-of-a-call.md). `msgspec.structs.replace` changes one into another.
 
 Times are aware datetimes in UTC, durations are timedeltas, both with microseconds.
 """

@@ -24,7 +24,7 @@ from operation_service.workers import Workers
 _ATTEMPTS = 10
 
 _WORKERS = 100
-"""Calls that etcd is asked for at once: twice as many as it takes to keep one event loop busy."""
+"""Calls that are worked on at once: as many as may go to etcd together. Of more each would only take longer."""
 _NOTHING_THERE = Snapshot()
 """What is believed of a resource that this replica has not seen: if it is wrong, the commit answers with what is."""
 
