@@ -7,7 +7,8 @@ import os
 import sys
 from pathlib import Path
 
-from operation_service import embedded_exec
+from operation_service import backoff, embedded_exec
+from operation_service.backoff import Backoff, how_it_ended
 from operation_service.embedded_binary import (
     EmbeddedEtcdError,
     EtcdBinary,
@@ -17,8 +18,9 @@ from operation_service.embedded_binary import (
 )
 from operation_service.embedded_data_dir import DataDir
 from operation_service.embedded_member import Member
+from operation_service.settings import Settings, default_data_dir
 
-__all__ = ["EmbeddedEtcd", "EmbeddedEtcdError", "EtcdBinary", "find_etcd_binary"]
+__all__ = ["EmbeddedEtcd", "EmbeddedEtcdError", "EtcdBinary", "find_etcd_binary", "start_embedded_etcd"]
 
 logger = logging.getLogger(__name__)
 
@@ -32,11 +34,6 @@ _PROBE_PAUSE_SECONDS = 0.05
 
 _PORT_ATTEMPTS = 5
 """How often other ports are tried when somebody else was faster."""
-
-_FIRST_BACKOFF_SECONDS = 0.1
-_LONGEST_BACKOFF_SECONDS = 5.0
-_STEADY_SECONDS = 60.0
-"""After having run for so long, etcd's end counts as the first one again."""
 
 
 class EmbeddedEtcd:
@@ -137,29 +134,38 @@ class EmbeddedEtcd:
         The data holds what calls were told is done: there is nothing else to go on with, so there is no giving up.
         """
         clock = asyncio.get_running_loop().time
-        backoff, since = _FIRST_BACKOFF_SECONDS, clock()
+        pauses, since = Backoff(), clock()
         while True:
             code = await process.wait()
-            if clock() - since >= _STEADY_SECONDS:
-                backoff = _FIRST_BACKOFF_SECONDS
-            how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
-            words = self._data_dir.log.last_words()
-            logger.warning("the embedded etcd ended %s, starting it again in %.1f s: %s", how, backoff, words)
-            process = await self._spawn_again(member, lifeline, backoff)
-            backoff, since = min(2 * backoff, _LONGEST_BACKOFF_SECONDS), clock()
+            pause, how, words = pauses.pause_after(clock() - since), how_it_ended(code), self._data_dir.log.last_words()
+            logger.warning("the embedded etcd ended %s, starting it again in %.1f s: %s", how, pause, words)
+            process = await self._spawn_again(member, lifeline, pause)
+            since = clock()
             if await _comes_up(member, process):
                 logger.info("the embedded etcd serves again (process %d)", process.pid)
             elif process.returncode is None:
                 logger.warning("the embedded etcd does not serve after %.0f s, waiting for it", _START_SECONDS)
 
-    async def _spawn_again(self, member: Member, lifeline: int, backoff: float) -> asyncio.subprocess.Process:
+    async def _spawn_again(self, member: Member, lifeline: int, pause: float) -> asyncio.subprocess.Process:
         while True:
-            await asyncio.sleep(backoff)
+            await asyncio.sleep(pause)
             try:
                 return await self._spawn(member, lifeline)
             except OSError as error:  # no memory, no descriptors, a full disk: they may come back
-                backoff = _LONGEST_BACKOFF_SECONDS
-                logger.warning("the embedded etcd cannot be started, trying again in %.1f s: %s", backoff, error)
+                pause = backoff.LONGEST_SECONDS
+                logger.warning("the embedded etcd cannot be started, trying again in %.1f s: %s", pause, error)
+
+
+async def start_embedded_etcd(settings: Settings, stack: contextlib.AsyncExitStack) -> str:
+    """Start the etcd that settings without endpoints ask for, until the stack is left; return its client URL.
+
+    Raises:
+        EmbeddedEtcdError: It cannot be started.
+        SettingsError: There is no place for its data.
+    """
+    etcd = EmbeddedEtcd(await find_etcd_binary(settings.etcd_binary), settings.data_dir or default_data_dir())
+    stack.push_async_callback(etcd.stop)
+    return await etcd.start()
 
 
 async def _comes_up(member: Member, process: asyncio.subprocess.Process) -> bool:

@@ -18,8 +18,8 @@ _DESCRIPTORS = 65536
 """More than a service has open when it starts its etcd. The system's own limit may be in the billions."""
 
 
-def ask_for_death_signal() -> bool:
-    """Ask the kernel for a SIGTERM at the service's death; exec keeps that. False where there is no such thing.
+def ask_for_death_signal(number: int = signal.SIGTERM) -> bool:
+    """Ask the kernel for a signal at the service's death; exec keeps that. False where there is no such thing.
 
     The kernel takes the *thread* that started us for the parent: the service has to start etcd from a thread that
     lives as long as it does, as the main thread.
@@ -30,7 +30,7 @@ def ask_for_death_signal() -> bool:
         prctl = ctypes.CDLL(None).prctl
     except (ImportError, AttributeError, OSError):
         return False
-    return bool(prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGTERM)) == 0)
+    return bool(prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(number)) == 0)
 
 
 def start_watchdog() -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import logging
-import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -18,7 +17,8 @@ from operation_service.admission import Admission, Gate
 from operation_service.clock import Clock, SystemClock
 from operation_service.delivery import Delivery
 from operation_service.descriptor_sets import load
-from operation_service.embedded_etcd import EmbeddedEtcd, find_etcd_binary
+from operation_service.embedded_etcd import start_embedded_etcd
+from operation_service.ending import AGAIN_SECONDS, ServerEndedError, StopSignals
 from operation_service.errors import OverloadedError
 from operation_service.etcd_client import EtcdClient
 from operation_service.etcd_store import EtcdStore
@@ -34,7 +34,7 @@ from operation_service.open_files import max_connections
 from operation_service.operations import Operations
 from operation_service.reflection import add_reflection
 from operation_service.servicer import OperationServicer
-from operation_service.settings import Settings, SettingsError, default_data_dir
+from operation_service.settings import Settings, cannot_listen
 from operation_service.watch_hub import WatchHub
 from operation_service.watching import Watching
 
@@ -43,7 +43,6 @@ _log = logging.getLogger(__name__)
 _SERVICE = pb.DESCRIPTOR.services_by_name["OperationService"]
 _HEALTH: ServiceDescriptor = cast("Any", health_pb2.DESCRIPTOR).services_by_name["Health"]
 
-_AGAIN_SECONDS = 1.0
 _NOTICE_SECONDS = 0.5
 """Between NOT_SERVING and the closed port, so that those who ask for health learn it before they are cut off."""
 _GRACE_SECONDS = 10.0
@@ -60,8 +59,6 @@ _MAX_REFLECTIONS = 100
 """An answer has all files that a service needs."""
 
 _OPTIONS = (
-    # Otherwise a second service would bind the same port without a word, and get half of the calls.
-    ("grpc.so_reuseport", 0),
     # Callers that wait in a watch may check the connection; by default they would be thrown out for it.
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
@@ -113,12 +110,19 @@ class Service:
         await asyncio.sleep(_NOTICE_SECONDS)
 
 
-class ServerEndedError(Exception):
-    """gRPC has stopped to take calls by itself: whoever started the process has to start it again."""
+def _say_serving(service: Service) -> None:
+    _log.info("serving on %s, etcd at %s", service.address, ", ".join(service.etcd_endpoints))
 
 
-async def serve(settings: Settings) -> None:
+async def serve(
+    settings: Settings, tell: Callable[[Service], None] = _say_serving, again_seconds: float = AGAIN_SECONDS
+) -> None:
     """Serve until SIGTERM or SIGINT.
+
+    Args:
+        settings: How.
+        tell: Called once it serves.
+        again_seconds: From when on a second signal ends it at once.
 
     Raises:
         ServerEndedError: gRPC has ended its server; gRPC's own reason is in the log.
@@ -126,9 +130,9 @@ async def serve(settings: Settings) -> None:
         EmbeddedEtcdError: The embedded etcd cannot be started.
         DescriptorSetError: A descriptor set cannot be used.
     """
-    signals = _Signals()
+    signals = StopSignals(again_seconds)
     async with running(settings) as service:
-        _log.info("serving on %s, etcd at %s", service.address, ", ".join(service.etcd_endpoints))
+        tell(service)
         signalled = asyncio.create_task(signals.wait())
         await asyncio.wait({signalled, service.ended}, return_when=asyncio.FIRST_COMPLETED)
         if not signalled.done():
@@ -159,10 +163,12 @@ async def running(
         DescriptorSetError: A descriptor set cannot be used.
     """
     index = load(settings.descriptor_sets)
-    server = new_server((*_OPTIONS, ("grpc.max_allowed_incoming_connections", max_connections())))
+    server = new_server(
+        (*_OPTIONS, _port_sharing(settings), ("grpc.max_allowed_incoming_connections", max_connections()))
+    )
     address = _bind(server, settings.listen)
     async with contextlib.AsyncExitStack() as stack:
-        endpoints = etcd_endpoints or settings.etcd_endpoints or (await _embedded_etcd(settings, stack),)
+        endpoints = etcd_endpoints or settings.etcd_endpoints or (await start_embedded_etcd(settings, stack),)
         clock, keys = clock or SystemClock(), Keys(settings.key_prefix)
         etcd = EtcdClient(endpoints, clock.monotonic)
         stack.push_async_callback(etcd.close)
@@ -204,45 +210,13 @@ async def running(
         yield Service(address, tuple(endpoints), health, watching, admission, ended)
 
 
-class _Signals:
-    """SIGTERM and SIGINT: end in good order once the service serves; at once before that, or when sent again.
+def _port_sharing(settings: Settings) -> tuple[str, int]:
+    """Share the port with the other workers, if there are any.
 
-    Again means a second later: make, and a terminal, send one signal to the service both directly and by its parents.
+    Otherwise a second service would bind the same port without a word, and get half of the calls. With workers it is
+    their supervisor that refuses one (port_claim.py).
     """
-
-    def __init__(self) -> None:
-        self._task = asyncio.current_task()
-        self._is_waited_for = False
-        self._received_at = 0.0
-        self._received = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, self._receive)
-
-    def _receive(self) -> None:
-        now = asyncio.get_running_loop().time()
-        if not self._received.is_set():
-            self._received_at = now
-            self._received.set()
-            if self._task is not None and not self._is_waited_for:
-                self._task.cancel()
-        elif self._task is not None and now - self._received_at > _AGAIN_SECONDS:
-            _log.warning("asked to stop again: ending at once, calls in flight are cut off")
-            self._task.cancel()
-
-    def wait_no_more(self) -> None:
-        """End at once again when one comes."""
-        self._is_waited_for = False
-
-    async def wait(self) -> None:
-        """Wait for the first one."""
-        self._is_waited_for = True
-        await self._received.wait()
-
-
-async def _embedded_etcd(settings: Settings, stack: contextlib.AsyncExitStack) -> str:
-    etcd = EmbeddedEtcd(await find_etcd_binary(settings.etcd_binary), settings.data_dir or default_data_dir())
-    stack.push_async_callback(etcd.stop)
-    return await etcd.start()
+    return "grpc.so_reuseport", int(settings.workers > 1)
 
 
 def _bind(server: grpc.aio.Server, listen: str) -> str:
@@ -250,9 +224,7 @@ def _bind(server: grpc.aio.Server, listen: str) -> str:
     try:
         return f"{host}:{server.add_insecure_port(listen)}"
     except RuntimeError as error:
-        raise SettingsError(
-            f"--listen: cannot listen on {listen}: the port is in use, or the host is none of this machine's"
-        ) from error
+        raise cannot_listen(listen) from error
 
 
 async def _stop(server: grpc.aio.Server, admission: Admission) -> None:

@@ -12,6 +12,8 @@ _MAX_SECONDS = 10 * 365 * 86_400
 """Ten years; etcd's own limit for a lease is far beyond, and what is meant as a day should not be one."""
 _MAX_COUNT = 100_000
 """Far beyond what one process serves; what is meant as a limit should be one."""
+_MAX_WORKERS = 64
+"""One for each core is enough, and they share one etcd."""
 _PORT = re.compile(r"[0-9]{1,5}")
 _HOST = re.compile(r"[A-Za-z0-9._-]{1,253}")
 _PREFIX = re.compile(r"[!-~]{1,200}")
@@ -19,6 +21,13 @@ _PREFIX = re.compile(r"[!-~]{1,200}")
 
 class SettingsError(ValueError):
     """A flag is wrong: one line that says which, and what it must be."""
+
+
+def cannot_listen(listen: str) -> SettingsError:
+    """Return the error that says so."""
+    return SettingsError(
+        f"--listen: cannot listen on {listen}: the port is in use, or the host is none of this machine's"
+    )
 
 
 def default_data_dir() -> Path:
@@ -51,6 +60,7 @@ class Settings:
         retention_seconds: How long what is over is kept.
         max_calls_in_flight: How many calls are taken on at once, watches apart.
         max_watches: How many watches are.
+        workers: How many processes serve on the port. What may be at once is counted by each for itself.
 
     Raises:
         SettingsError: One of them is wrong.
@@ -66,6 +76,7 @@ class Settings:
     retention_seconds: int = 604_800
     max_calls_in_flight: int = 512
     max_watches: int = 2_000
+    workers: int = 1
 
     def __post_init__(self) -> None:
         _check_listen(self.listen)
@@ -89,6 +100,8 @@ class Settings:
         ):
             if not 1 <= count <= _MAX_COUNT:
                 raise SettingsError(f"{flag} must be 1 to {_MAX_COUNT}")
+        if not 1 <= self.workers <= _MAX_WORKERS:
+            raise SettingsError(f"--workers must be 1 to {_MAX_WORKERS}")
 
 
 def parse_endpoints(text: str) -> tuple[str, ...]:

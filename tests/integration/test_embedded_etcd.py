@@ -338,7 +338,7 @@ async def test_restarting_survives_that_there_is_nothing_to_start_with(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     caplog.set_level(logging.INFO, LOGGER)
-    monkeypatch.setattr("operation_service.embedded_etcd._LONGEST_BACKOFF_SECONDS", 0.1)
+    monkeypatch.setattr("operation_service.backoff.LONGEST_SECONDS", 0.1)
     await make(binary, tmp_path).start()
     with monkeypatch.context() as broken:
         broken.setattr(sys, "executable", str(tmp_path / "gone"))

@@ -28,6 +28,7 @@ def test_the_defaults_are_the_contracts() -> None:
     assert settings.descriptor_sets == ()
     assert (settings.max_lock_seconds, settings.retention_seconds) == (86_400, 604_800)
     assert (settings.max_calls_in_flight, settings.max_watches) == (512, 2_000)
+    assert settings.workers == 1
 
 
 def test_nothing_is_changed_afterwards() -> None:
@@ -217,3 +218,13 @@ def test_without_a_usable_state_directory_it_is_the_usual_one_at_home(
     else:
         monkeypatch.setenv("XDG_STATE_HOME", state_home)
     assert default_data_dir() == Path("/home/somebody/.local/state/operation-service")
+
+
+@pytest.mark.parametrize("workers", [1, 2, 64])
+def test_workers_may_be_1_to_64(workers: int) -> None:
+    assert Settings(workers=workers).workers == workers
+
+
+@pytest.mark.parametrize("workers", [-1, 0, 65])
+def test_other_numbers_of_workers_are_refused(workers: int) -> None:
+    refused("--workers", workers=workers)
