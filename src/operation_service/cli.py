@@ -1,8 +1,6 @@
 """The command line."""
 
 import asyncio
-import gc
-import logging
 import os
 import sys
 from collections.abc import Callable
@@ -11,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
+from operation_service.logs import log_to_standard_error
 from operation_service.settings import Settings, SettingsError, parse_endpoints
 
 _PROGRAM = "operation-service"
@@ -76,11 +75,12 @@ def cli() -> None:
 )
 @_option(
     "--max-calls-in-flight",
-    "How many calls are taken on at once, watches apart; more are refused at once with RESOURCE_EXHAUSTED.",
+    "How many calls each worker takes on at once, watches apart; more are refused at once with RESOURCE_EXHAUSTED.",
     type=int,
     default=512,
 )
-@_option("--max-watches", "How many watches are taken on at once; more are refused.", type=int, default=2_000)
+@_option("--max-watches", "How many watches each worker takes on at once; more are refused.", type=int, default=2_000)
+@_option("--workers", "How many processes serve on the port, one for each core say; up to 64.", type=int, default=1)
 def serve(  # noqa: PLR0917, click calls it with keywords
     listen: str,
     etcd_endpoints: str | None,
@@ -92,6 +92,7 @@ def serve(  # noqa: PLR0917, click calls it with keywords
     retention_seconds: int,
     max_calls_in_flight: int,
     max_watches: int,
+    workers: int,
 ) -> None:
     """Serve until SIGTERM or SIGINT."""
     if etcd_endpoints == "":
@@ -110,25 +111,30 @@ def serve(  # noqa: PLR0917, click calls it with keywords
         retention_seconds=retention_seconds,
         max_calls_in_flight=max_calls_in_flight,
         max_watches=max_watches,
+        workers=workers,
     )
     # gRPC's core writes lines of its own to standard error, beside the one that says what is wrong.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    import uvloop  # noqa: PLC0415, as below
+    # gRPC takes a while to import; --help needs none of it, and a supervisor neither.
+    if settings.workers > 1:
+        from operation_service import supervisor  # noqa: PLC0415
 
-    from operation_service import server  # noqa: PLC0415, gRPC takes a while to import, and --help needs none of it
+        serving = supervisor.serve(settings)
+    else:
+        from operation_service import server  # noqa: PLC0415
+
+        serving = server.serve(settings)
+    from operation_service import event_loop  # noqa: PLC0415
     from operation_service.descriptor_sets import DescriptorSetError  # noqa: PLC0415
     from operation_service.embedded_etcd import EmbeddedEtcdError  # noqa: PLC0415
+    from operation_service.ending import ServerEndedError  # noqa: PLC0415
 
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    # What a call leaves behind is freed by its count of references. Looking for cycles after every 700 new objects, the
-    # default, took 6% of the time; what has been imported never has to be looked at.
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 20)
+    log_to_standard_error()
     try:
-        uvloop.run(server.serve(settings))
+        event_loop.run(serving)
     except (DescriptorSetError, EmbeddedEtcdError) as error:
         raise SettingsError(str(error)) from error
-    except server.ServerEndedError as error:
+    except ServerEndedError as error:
         click.echo(f"{_PROGRAM}: {error}", err=True)
         sys.exit(1)
     except asyncio.CancelledError:

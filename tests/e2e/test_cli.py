@@ -81,6 +81,9 @@ WRONG_VALUES = [
     ("--max-calls-in-flight", "many"),
     ("--max-watches", "0"),
     ("--max-watches", "100001"),
+    ("--workers", "0"),
+    ("--workers", "65"),
+    ("--workers", "all"),
 ]
 
 
@@ -210,6 +213,7 @@ async def test_help_tells_of_every_flag_and_its_variable(word: str) -> None:
     for flag in (
         *("listen", "etcd-endpoints", "etcd-binary", "data-dir", "key-prefix"),
         *("descriptor-set", "max-lock-seconds", "retention-seconds"),
+        *("max-calls-in-flight", "max-watches", "workers"),
     ):
         assert f"--{flag} " in finished.out
         assert f"OPERATION_SERVICE_{flag.replace('-', '_').upper()}" in finished.out
