@@ -166,7 +166,8 @@ async def running(
     server = new_server(
         (*_OPTIONS, _port_sharing(settings), ("grpc.max_allowed_incoming_connections", max_connections()))
     )
-    address = _bind(server, settings.listen)
+    # A worker's port has been claimed for it; and once it is bound, the kernel sends it connections.
+    address = "" if settings.workers > 1 else _bind(server, settings.listen)
     async with contextlib.AsyncExitStack() as stack:
         endpoints = etcd_endpoints or settings.etcd_endpoints or (await start_embedded_etcd(settings, stack),)
         clock, keys = clock or SystemClock(), Keys(settings.key_prefix)
@@ -198,6 +199,7 @@ async def running(
         await monitor.ask()
         for work in (etcd.feel_pulses, monitor.run, hub.run, expiry.run, janitor.run):
             stack.push_async_callback(_cancel, asyncio.create_task(_for_ever(work)))
+        address = address or _bind(server, settings.listen)
         await server.start()
         ended = asyncio.create_task(server.wait_for_termination())
         # What ended it is in gRPC's log already.
