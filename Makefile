@@ -3,6 +3,7 @@
 #   make test ARGS="-k fencing" ETCD=/usr/bin/etcd
 #   make chaos SECONDS=600 SEED=1 ARGS="--keep --json chaos.json"
 #   make fuzz REQUESTS=100000 SEED=7
+#   make bench ARGS="--quick --json bench.json"
 PYTHON ?= python3
 ARGS ?=
 ETCD ?=
@@ -15,7 +16,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos fuzz check fmt proto clean
+.PHONY: help run test chaos fuzz bench check fmt proto clean
 
 help: ## List what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -33,6 +34,9 @@ chaos: .venv/dev.stamp ## Hurt a cluster while clients use it, and judge what th
 fuzz: .venv/dev.stamp ## Send bad requests to a service of its own; REQUESTS=..., SEED=... (default: any), ETCD=...
 	@PYTHONPATH=tests $(if $(ETCD),TEST_ETCD_BINARY=$(ETCD)) exec $(BIN)/python -m fuzz \
 	  --requests $(REQUESTS) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+bench: .venv/bench.stamp ## Measure the service beside etcd and other locks; ARGS="--quick", "--only NAME", "--json FILE"
+	@PYTHONPATH=tests exec $(BIN)/python -m benchmarks $(ARGS)
 
 check: .venv/dev.stamp ## Look only: format, lint, types, architecture, protos, generated code, Dockerfile
 	$(BIN)/ruff format --check .
@@ -66,4 +70,9 @@ clean: ## Remove everything that was made
 .venv/dev.stamp: pyproject.toml | .venv/bin/python
 	@echo "setting up .venv for development (once)"
 	$(PIP) --editable '.[etcd,grpcurl,dev]'
+	@touch $@ .venv/run.stamp
+
+.venv/bench.stamp: pyproject.toml | .venv/bin/python
+	@echo "setting up .venv for the benchmark (once)"
+	$(PIP) --editable '.[etcd,grpcurl,bench]'
 	@touch $@ .venv/run.stamp

@@ -42,6 +42,11 @@ class Process:
         return self._process is not None and self._process.returncode is None
 
     @property
+    def pid(self) -> int:
+        """Its number, while it runs and after; 0 if it was never started."""
+        return self._process.pid if self._process else 0
+
+    @property
     def exit_code(self) -> int | None:
         """How it ended; a signal's number is negative. None: it runs, or was never started."""
         return self._process.returncode if self._process else None

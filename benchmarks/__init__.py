@@ -1,0 +1,1 @@
+"""The benchmark that anyone can repeat: `make bench`."""
