@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks.run import NAMES, Results, run
 from benchmarks.scenarios import CEILINGS
 from benchmarks.schedule import FULL, QUICK, Schedule
-from benchmarks.table import table
+from benchmarks.table import number, table
 
 _INTERRUPTED = 130
 
@@ -46,6 +46,9 @@ def main(words: Sequence[str]) -> int:
         return _INTERRUPTED
     rows = results.rows()
     print("\n".join(table(rows, CEILINGS)))
+    print()
+    for size in results.sizes:
+        print(f"{size.what}: {number(size.bytes_each / 1024)} KiB ({size.count:,} of them)")
     for skipped in results.skipped:
         print(f"{skipped.name}: not measured, {skipped.why}")
     if arguments.json:

@@ -27,8 +27,8 @@ class Figure:
     in_flight: int
     round: int
     per_second: float
-    p50_ms: float
-    p99_ms: float
+    p50_ms: float | None = None
+    p99_ms: float | None = None
     server_cpu: float | None = None
     etcd_cpu: float | None = None
     client_cpu: float | None = None
@@ -64,8 +64,8 @@ class Summary:
     condition: str
     in_flight: int
     per_second: Spread
-    p50_ms: float
-    p99_ms: float
+    p50_ms: float | None
+    p99_ms: float | None
     server_cpu: float | None
     etcd_cpu: float | None
     client_cpu: float | None
@@ -116,8 +116,8 @@ def _summary(
         condition=one.condition,
         in_flight=one.in_flight,
         per_second=spread([figure.per_second for figure in rounds]),
-        p50_ms=median(figure.p50_ms for figure in rounds),
-        p99_ms=median(figure.p99_ms for figure in rounds),
+        p50_ms=_median_if_any([figure.p50_ms for figure in rounds]),
+        p99_ms=_median_if_any([figure.p99_ms for figure in rounds]),
         server_cpu=_median_if_any([figure.server_cpu for figure in rounds]),
         etcd_cpu=_median_if_any([figure.etcd_cpu for figure in rounds]),
         client_cpu=_median_if_any([figure.client_cpu for figure in rounds]),

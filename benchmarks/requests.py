@@ -60,6 +60,11 @@ def page(project: str, page_token: str, page_size: int = 100) -> str:
     return _hex(pb.ListOperationsRequest(project=project, page_size=page_size, page_token=page_token))
 
 
+def watch(project: str) -> str:
+    """Ask to be told of all changes in a project."""
+    return _hex(pb.WatchOperationsRequest(project=project))
+
+
 def health() -> str:
     """Ask whether the server serves."""
     return _hex(HealthCheckRequest())

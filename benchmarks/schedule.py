@@ -36,7 +36,7 @@ class Schedule:
 FULL = Schedule(
     rounds=3,
     levels=(1, 16, 64),
-    timing=Timing(seconds=2.0, warm_up=0.5),
+    timing=Timing(seconds=1.5, warm_up=0.4),
     held=100_000,
     entries=1_000,
     operations=1_000,
@@ -46,7 +46,7 @@ FULL = Schedule(
 QUICK = Schedule(
     rounds=1,
     levels=(1, 64),
-    timing=Timing(seconds=0.8, warm_up=0.2),
+    timing=Timing(seconds=0.6, warm_up=0.2),
     held=10_000,
     entries=100,
     operations=1_000,
