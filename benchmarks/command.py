@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import importlib.util
 import json
 import signal
 import sys
@@ -9,26 +10,44 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from benchmarks.machine import this_machine
+from benchmarks.picture import draw
+from benchmarks.report import lines_of, write
 from benchmarks.run import NAMES, Results, run
-from benchmarks.scenarios import CEILINGS
 from benchmarks.schedule import FULL, QUICK, Schedule
-from benchmarks.table import number, table
 
 _INTERRUPTED = 130
 
 
-def _arguments(words: Sequence[str]) -> argparse.Namespace:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="make bench", description="Measures the service beside what it stands on.")
     parser.add_argument("--quick", action="store_true", help="less of everything: under two minutes")
-    parser.add_argument("--rounds", type=int, help="how often each figure is measured (3)")
+    parser.add_argument("--rounds", type=int, metavar="N", help="how often each figure is measured (3; quick: 1)")
     parser.add_argument("--only", choices=NAMES, action="append", help="measure only this; may be repeated")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
-    return parser.parse_args(words)
+    parser.add_argument(
+        "--write", type=Path, metavar="FILE", help="write them into this document's marked section, and a picture"
+    )
+    return parser
+
+
+def _arguments(words: Sequence[str]) -> argparse.Namespace:
+    parser = _parser()
+    arguments = parser.parse_args(words)
+    if arguments.rounds is not None and arguments.rounds < 1:
+        parser.error("--rounds must be 1 or more")
+    if arguments.write:
+        if importlib.util.find_spec("matplotlib") is None:
+            parser.error("--write draws a picture, for which matplotlib has to be installed")
+        if not arguments.write.is_file():
+            parser.error(f"--write {arguments.write}: there is no such file")
+    return arguments
 
 
 async def _run(schedule: Schedule, only: frozenset[str]) -> Results:
     task = asyncio.current_task()
     if task is not None:
+        # As Ctrl-C: what was started is ended.
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     return await run(schedule, only)
 
@@ -39,19 +58,26 @@ def main(words: Sequence[str]) -> int:
     schedule = QUICK if arguments.quick else FULL
     if arguments.rounds:
         schedule = replace(schedule, rounds=arguments.rounds)
+    machine = this_machine()
     try:
         results = asyncio.run(_run(schedule, frozenset(arguments.only or NAMES)))
     except (KeyboardInterrupt, asyncio.CancelledError):
         print("interrupted", file=sys.stderr)
         return _INTERRUPTED
+    lines = lines_of(results, machine, schedule)
+    print("\n".join(lines))
     rows = results.rows()
-    print("\n".join(table(rows, CEILINGS)))
-    print()
-    for size in results.sizes:
-        print(f"{size.what}: {number(size.bytes_each / 1024)} KiB ({size.count:,} of them)")
-    for skipped in results.skipped:
-        print(f"{skipped.name}: not measured, {skipped.why}")
     if arguments.json:
-        document = {"figures": [asdict(figure) for figure in results.figures], "rows": [asdict(row) for row in rows]}
+        document = {
+            "machine": asdict(machine),
+            "versions": results.versions,
+            "schedule": asdict(schedule),
+            "figures": [asdict(figure) for figure in results.figures],
+            "rows": [asdict(row) for row in rows],
+            "sizes": [asdict(size) for size in results.sizes],
+            "skipped": [asdict(skipped) for skipped in results.skipped],
+        }
         arguments.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    if arguments.write:
+        draw(rows, write(arguments.write, lines))
     return 0

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 
 from benchmarks import requests
 from benchmarks.bench import Bench, Spot
+from benchmarks.children import ChildError
 from benchmarks.figures import Figure
 from benchmarks.requests import HEALTH
 
@@ -27,8 +28,16 @@ def _body() -> bytes:
     return b"\x00" + len(message).to_bytes(4, "big") + message
 
 
+def _duration(seconds: float) -> str:
+    return f"{seconds * 1000:.0f}ms"
+
+
 async def h2load(bench: Bench, spot: Spot) -> AsyncIterator[Figure]:
-    """Call Health/Check; at one level only, as one comparison is enough."""
+    """Call Health/Check; at one level only, as one comparison is enough.
+
+    Raises:
+        ChildError: It said nothing of use.
+    """
     if spot.in_flight != _IN_FLIGHT:
         return
     with tempfile.NamedTemporaryFile(prefix="bench-") as body:
@@ -36,7 +45,8 @@ async def h2load(bench: Bench, spot: Spot) -> AsyncIterator[Figure]:
         body.flush()
         child = await asyncio.create_subprocess_exec(
             *("h2load", "-c", str(_CONNECTIONS), "-m", str(_IN_FLIGHT // _CONNECTIONS)),
-            *("-D", str(bench.timing.seconds), "--warm-up-time", str(bench.timing.warm_up), "-d", body.name),
+            *("-D", _duration(bench.timing.seconds), "--warm-up-time", _duration(bench.timing.warm_up)),
+            *("-d", body.name),
             *("-H", "te: trailers", "-H", "content-type: application/grpc"),
             f"http://{bench.service.address}{HEALTH}",
             stdin=asyncio.subprocess.DEVNULL,
@@ -51,5 +61,6 @@ async def h2load(bench: Bench, spot: Spot) -> AsyncIterator[Figure]:
                 child.kill()
                 await child.wait()
     found = _FINISHED.search(out.decode(errors="replace"))
-    if found is not None:
-        yield Figure(H2LOAD, spot.condition, spot.in_flight, spot.round, per_second=float(found.group(1)))
+    if found is None:
+        raise ChildError(f"h2load: {out.decode(errors='replace')[-500:]}")
+    yield Figure(H2LOAD, spot.condition, spot.in_flight, spot.round, per_second=float(found.group(1)))

@@ -20,8 +20,8 @@ from benchmarks.sizes import Growth, Size, connection_sizes
 from benchmarks.watching import Watching
 
 CALLS, LOGS, PEERS, WATCH, HELD, SIZES = NAMES = ("calls", "logs", "peers", "watch", "held", "sizes")
-"""What `--only` takes: the calls; those at long logs; cycles of the peers; watches; calls and lists where many locks are
-held; bytes of connections."""
+"""What `--only` takes: the calls; those at long logs; cycles of the peers; watches; calls and lists where many locks
+are held; bytes of connections."""
 
 
 @dataclass(slots=True)
@@ -103,11 +103,13 @@ class Run:
             else:
                 self.results.skipped.append(Skipped("h2load", "it is not installed"))
         if LOGS in self._only:
-            parts.append(self._labelled(Part(at_long_logs, f"log of {self._schedule.entries:,}"), phase))
+            long = f"log of {self._schedule.entries:,}"
+            self.results.phases[long] = phase
+            parts.append(Part(at_long_logs, long))
         if WATCH in self._only:
             for watchers in (1, self._schedule.watchers):
                 part = Part(Watching(watchers).measure, f"watchers: {watchers:,}")
-                parts.append(self._labelled(part, phase))
+                parts.append(part)
         async with contextlib.AsyncExitStack() as stack:
             if PEERS in self._only:
                 ready, skipped = await stack.enter_async_context(ready_peers(self._folder))
@@ -115,10 +117,6 @@ class Run:
                 self.results.versions |= {peer.server.name: peer.server.version for peer in ready if peer.server}
                 parts += [Part(peer.measure) for peer in ready]
             await self._rounds(phase, parts)
-
-    def _labelled(self, part: Part, phase: str) -> Part:
-        self.results.phases[part.condition or phase] = phase
-        return part
 
     async def _with_many(self) -> None:
         schedule, growth = self._schedule, await Growth.from_here(self._bench)
@@ -128,7 +126,7 @@ class Run:
             if last == schedule.held:
                 self.results.sizes += await growth.sizes(self._bench, "a held lock", schedule.held - 1)
             for number in range(1, schedule.rounds + 1):
-                async for figure in Listing(last).measure(self._bench, Spot(f"{last:,} held", 1, number)):
+                async for figure in Listing(last).measure(self._bench, Spot(f"of {last:,}", 1, number)):
                     self.results.add(figure)
         await self._rounds(f"{schedule.held:,} held", self._calls)
 

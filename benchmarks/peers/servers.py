@@ -86,7 +86,10 @@ async def running_postgres(_folder: Path) -> AsyncIterator[Server]:
 
 def _zookeeper_version() -> str | None:
     """Return ZooKeeper's version, which stands in the name of its archive; None without one."""
-    return _ZOOKEEPER_JAR.resolve().stem.removeprefix("zookeeper-") if _ZOOKEEPER_JAR.exists() else None
+    if not _ZOOKEEPER_JAR.exists():
+        return None
+    found = sorted(_ZOOKEEPER_JAR.parent.glob("zookeeper-[0-9]*.jar"))
+    return found[-1].stem.removeprefix("zookeeper-") if found else "?"
 
 
 def _postgres_programs() -> Path | None:
