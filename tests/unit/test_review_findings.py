@@ -1,6 +1,10 @@
 """Findings of the review of group commit and shared leases: each test here fails, and says what is wrong."""
 
 import asyncio
+import contextlib
+import gc
+import sys
+import weakref
 from typing import Any, cast
 
 import grpc
@@ -9,6 +13,7 @@ import pytest
 from test_shared_leases import SOON, Etcd
 from unit_support import RESOURCE, FakeClock, a_lock, locked, propose
 
+from operation_service import weights
 from operation_service.clock import Deadline
 from operation_service.codec import encode
 from operation_service.delivery import CallerGoneError, Context, Delivery
@@ -17,7 +22,7 @@ from operation_service.etcd_store import Attempt, Committed, EtcdStore
 from operation_service.keys import Keys
 from operation_service.leases import Leases
 from operation_service.lock_times import LockTimes
-from operation_service.model import Snapshot, View
+from operation_service.model import Details, Log, Logs, Snapshot, View
 from operation_service.operations import Operations
 from operation_service.policy import Moment, decide
 from operation_service.shared_leases import SharedLeases
@@ -220,3 +225,39 @@ async def test_a_renewal_at_a_replica_that_knew_nothing_is_made_though_etcd_stum
 
     view = await Operations(cast("Any", Store()), FakeClock()).change(propose(), SOON)
     assert cast("Any", view) == "made"
+
+
+async def test_a_request_that_failed_is_freed_without_the_garbage_collector() -> None:
+    """ADR 16 lets it look seldom, and says that there are no cycles. The error holds `do`'s frame, that its future."""
+
+    class Request:
+        pass
+
+    async def carry_out(requests: Any, _: Deadline) -> Any:
+        return [StoreUnavailableError("it cannot be reached") for _ in requests]
+
+    group: Together[Request, int] = Together(carry_out, max_requests=9, max_size=9, is_repeatable=False)
+
+    async def call() -> weakref.ref[Request]:
+        request = Request()
+        with contextlib.suppress(StoreUnavailableError):
+            await group.do(request, 1, SOON)
+        return weakref.ref(request)
+
+    gc.collect()
+    gc.disable()
+    try:
+        request = await call()
+        await asyncio.sleep(0.01)
+        assert request() is None
+    finally:
+        gc.enable()
+
+
+async def test_what_a_belief_weighs_is_no_less_than_half_of_what_it_takes() -> None:
+    """`Logs` keeps each log as text and as bytes; the 32 MiB of the beliefs, and of the hub's views, count neither."""
+    logs = Logs(Log(FakeClock().now(), chr(0x1F600 + number % 50) * 1_024) for number in range(100))
+    written = len(logs.written(lambda log: log.message.encode()))
+    takes = written + sum(sys.getsizeof(log.message) for log in logs)
+    snapshot = Snapshot(details=Details(None, logs))
+    assert weights.of_snapshot(snapshot) * 2 >= takes
