@@ -1,14 +1,14 @@
 """Ids that no other change ever has, in any replica: 32 hexadecimal digits."""
 
 import itertools
-import uuid
+import secrets
 
 
 class ChangeIds:
     """Makes them: 20 random digits for the process, and a count. More random ones would be a system call for each."""
 
     def __init__(self) -> None:
-        self._process = uuid.uuid4().hex[-20:]
+        self._process = secrets.token_hex(10)
         self._count = itertools.count()
 
     def new(self) -> str:

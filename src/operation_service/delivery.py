@@ -118,4 +118,5 @@ class Delivery:
         while self._bytes > self._max_bytes:
             longest_waiting = next(iter(self._under_way))
             self._bytes -= self._under_way.pop(longest_waiting)
-            longest_waiting.end()
+            # In the next turn: it may be the very one that is about to be written.
+            asyncio.get_running_loop().call_soon(longest_waiting.end)

@@ -290,6 +290,15 @@ class StoreOutOfSpaceError(StoreError):
         )
 
 
+def again(error: StoreError) -> StoreError:
+    """Return the same error anew, for each of those who are told of it: to raise one adds to its traceback."""
+    if isinstance(error, StoreUnavailableError):
+        return StoreUnavailableError(
+            error.why, is_outcome_unknown=error.is_outcome_unknown, is_refused=error.is_refused
+        )
+    return StoreOutOfSpaceError() if isinstance(error, StoreOutOfSpaceError) else error
+
+
 class RevisionCompactedError(StoreError):
     """etcd does not keep the history that far back."""
 

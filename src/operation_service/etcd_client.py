@@ -329,16 +329,20 @@ class EtcdClient:
                 response = await rpc(member)(request, timeout=timeout, metadata=HAS_LEADER)
             except grpc.aio.AioRpcError as error:
                 failure = translate(error)
-                if not isinstance(failure, StoreUnavailableError) or error.code() in _REFUSALS:
-                    raise failure from error
-                if error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED or timeout >= _ATTEMPT_SECONDS:
-                    # A caller in a hurry says nothing about the member.
-                    self.leave(member.channel)
-                if failure.is_outcome_unknown and not is_repeatable:
-                    raise failure from error
-                if self._is_given_up() or deadline.remaining() <= _PAUSE_SECONDS:
-                    raise StoreUnavailableError(failure.why) from error
-                await asyncio.sleep(_PAUSE_SECONDS)
+                try:
+                    if not isinstance(failure, StoreUnavailableError) or error.code() in _REFUSALS:
+                        raise failure from error
+                    if error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED or timeout >= _ATTEMPT_SECONDS:
+                        # A caller in a hurry says nothing about the member.
+                        self.leave(member.channel)
+                    if failure.is_outcome_unknown and not is_repeatable:
+                        raise failure from error
+                    if self._is_given_up() or deadline.remaining() <= _PAUSE_SECONDS:
+                        raise StoreUnavailableError(failure.why) from error
+                    await asyncio.sleep(_PAUSE_SECONDS)
+                finally:
+                    # It holds this frame: with it there would be a circle, for the garbage collector to find some day.
+                    del failure
             else:
                 self._unreachable_since = None
                 return cast("Response", response)

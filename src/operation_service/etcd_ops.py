@@ -10,7 +10,7 @@ from operation_service.keys import KeyRange
 Op = etcdrpc.RequestOp
 
 _MAX_KEYS = 16
-"""3 guards, 5 puts, a delete, 2 ranges, 3 reads otherwise."""
+"""3 guards, 4 puts, a delete, 2 ranges with two keys each, 3 reads otherwise, and one to spare."""
 _MORE_IN_A_KEY = 80
 """Than in the first guard's: an operation's id and a log's number, and what messages have around a key."""
 
@@ -76,11 +76,6 @@ def get_range(keys: KeyRange, *, limit: int = 0, revision: int = 0) -> Op:
     """Read a range, in the order of its keys. Limit 0: all of it; revision 0: as it is now."""
     request = etcdrpc.RangeRequest(key=keys.start, range_end=keys.end, limit=limit, revision=revision)
     return Op(request_range=request)
-
-
-def put(key: bytes, value: bytes, lease: int = 0) -> Op:
-    """Write a key, and hang it on a lease. Lease 0: on none, even if it hung on one before."""
-    return Op(request_put=etcdrpc.PutRequest(key=key, value=value, lease=lease))
 
 
 def delete(key: bytes) -> Op:

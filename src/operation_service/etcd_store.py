@@ -65,6 +65,9 @@ class _Places(Struct, frozen=True):
 class EtcdStore:
     """All resources, in one etcd.
 
+    Attributes:
+        revision_seen: etcd's revision is no less.
+
     Args:
         etcd: The client.
         keys: Where things lie.
@@ -90,6 +93,7 @@ class EtcdStore:
         self._times = times
         self._clock = clock
         self._on_operation_replaced = on_operation_replaced
+        self.revision_seen = 0
         self._commits = GroupCommit(etcd)
         self._reads = GroupRead(etcd)
 
@@ -103,12 +107,15 @@ class EtcdStore:
             CorruptRecordError: A key of the resource cannot be read.
         """
         found = await self._reads.read(self._look(resource, token), deadline)
+        self.revision_seen = max(self.revision_seen, found.revision)
         return await self._measured(resource, self._looked(resource, found.revision, found.responses), deadline)
 
     async def current_revision(self, deadline: Deadline) -> int:
         """Return etcd's revision, no older than anything that was acknowledged before. Raises like `read`."""
         request = etcdrpc.RangeRequest(key=self._keys.watched.start, count_only=True)
-        return (await self._etcd.range(request, deadline)).header.revision
+        revision = (await self._etcd.range(request, deadline)).header.revision
+        self.revision_seen = max(self.revision_seen, revision)
+        return revision
 
     async def count(self, keys: KeyRange, revision: int, deadline: Deadline) -> int:
         """Return how many keys there were in a range at a revision.
@@ -235,7 +242,8 @@ class EtcdStore:
 
     async def _commit(self, attempt: Attempt, places: _Places, deadline: Deadline) -> Committed | Snapshot:
         if places.lock is not None:
-            # The wall time before etcd was asked, counted back from now.
+            # The wall time before etcd was asked, counted back from now. In this order: a sleep between the two
+            # readings makes it earlier, never later.
             asked_at = self._clock.now() - timedelta(seconds=self._clock.monotonic() - places.lock.taken_at)
             attempt = replace(attempt, change=granted(attempt.change, asked_at, places.lock.seconds))
         resource, before, change = attempt.command.resource, attempt.snapshot, attempt.change
@@ -250,6 +258,7 @@ class EtcdStore:
         )
 
         outcome = await self._commits.write(transaction, deadline, functools.partial(self._settle, attempt, places))
+        self.revision_seen = max(self.revision_seen, outcome.revision)
         response = outcome.response
         if not response.succeeded:
             there = self._looked(resource, outcome.revision, response.responses)
@@ -261,12 +270,11 @@ class EtcdStore:
     def _settle(self, attempt: Attempt, places: _Places, outcome: Outcome | Exception | None) -> None:
         """Account for what became of a change, whether or not its caller still waits.
 
-        Of an unknown outcome both the new leases and the old ones may be the ones that the keys hang on.
+        Of an unknown outcome both the new leases and the old ones may be the ones that the keys hang on: none is left.
         """
-        if isinstance(outcome, StoreError) and outcome.is_outcome_unknown:
-            return
         if not isinstance(outcome, Outcome) or not outcome.response.succeeded:
-            self._leases.leave(*places.ids)
+            if _is_not_made(outcome):
+                self._leases.leave(*places.ids)
             return
         resource, before, change = attempt.command.resource, attempt.snapshot, attempt.change
         self._leases.leave(before.record_lease)
@@ -387,6 +395,15 @@ class EtcdStore:
             details=found,
         )
         return Committed(view_of(resource, after, record, found), after)
+
+
+def _is_not_made(outcome: Outcome | Exception | None) -> bool:
+    """Whether it is certain that a change was not made. An error that nobody has foreseen says nothing of it."""
+    if isinstance(outcome, Outcome):
+        return not outcome.response.succeeded
+    if isinstance(outcome, StoreError):
+        return not outcome.is_outcome_unknown
+    return outcome is None or isinstance(outcome, LeaseGoneError)
 
 
 def _frees(attempt: Attempt) -> bool:

@@ -8,23 +8,26 @@ them, and makes them at one revision.
 - If one of them cannot be made at all, as with a lease that has ended, etcd refuses them all and makes none: then each
   goes alone, and only that one fails.
 
-Those of one resource must come one after the other (`operations._turn`): etcd takes a key only once in a transaction,
+Those of one resource must come one after the other (`turns.py`): etcd takes a key only once in a transaction,
 and a guard sees only what was there before all of it.
 """
 
 import asyncio
+import logging
 from collections.abc import Sequence
 
 from etcd3 import etcdrpc
 from msgspec import Struct
 
 from operation_service.clock import Deadline
-from operation_service.errors import StoreOutOfSpaceError, StoreUnavailableError
+from operation_service.errors import StoreError, StoreUnavailableError, again
 from operation_service.etcd_client import EtcdClient, LeaseGoneError
 from operation_service.etcd_ops import Transaction
 from operation_service.together import Settle, Together
 
-_AT_ONCE = 100
+_log = logging.getLogger(__name__)
+
+AT_ONCE = 100
 """etcd takes 128 operations on a path (ETCD_FACTS, Transactions): these, and what each holds, 10 at the most."""
 _MAX_BYTES = 1024 * 1024
 """etcd takes 1.5 MiB in a request; the largest change has 0.4 MiB."""
@@ -46,7 +49,7 @@ class GroupCommit:
 
     def __init__(self, etcd: EtcdClient) -> None:
         self._etcd = etcd
-        self._together = Together(self._carry_out, max_requests=_AT_ONCE, max_size=_MAX_BYTES, is_repeatable=False)
+        self._together = Together(self._carry_out, max_requests=AT_ONCE, max_size=_MAX_BYTES, is_repeatable=False)
 
     async def write(self, transaction: Transaction, deadline: Deadline, settle: Settle[Outcome]) -> Outcome:
         """Carry out a transaction, once: an unclear outcome is for the caller to read back.
@@ -71,27 +74,25 @@ class GroupCommit:
         whole = etcdrpc.TxnRequest()
         for transaction in transactions:
             transaction.write_into(whole.success.add().request_txn)
-        try:
-            response = await self._etcd.write(whole, deadline)
-        except StoreOutOfSpaceError:
-            return [StoreOutOfSpaceError() for _ in transactions]
-        except StoreUnavailableError as error:
-            if not error.is_refused:
-                return [
-                    StoreUnavailableError(error.why, is_outcome_unknown=error.is_outcome_unknown) for _ in transactions
-                ]
-        except LeaseGoneError:
-            pass
-        else:
-            revision = response.header.revision
-            return [Outcome(revision, answer.response_txn) for answer in response.responses]
-        return await asyncio.gather(*(self._alone(transaction, deadline) for transaction in transactions))
+        outcome = await self._sent(whole, deadline)
+        if isinstance(outcome, Outcome):
+            return [Outcome(outcome.revision, answer.response_txn) for answer in outcome.response.responses]
+        if isinstance(outcome, LeaseGoneError) or (isinstance(outcome, StoreUnavailableError) and outcome.is_refused):
+            return await asyncio.gather(*(self._alone(transaction, deadline) for transaction in transactions))
+        return [again(outcome) for _ in transactions]
 
-    async def _alone(self, transaction: Transaction, deadline: Deadline) -> Outcome | Exception:
+    async def _alone(self, transaction: Transaction, deadline: Deadline) -> Outcome | StoreError | LeaseGoneError:
         request = etcdrpc.TxnRequest()
         transaction.write_into(request)
+        return await self._sent(request, deadline)
+
+    async def _sent(self, request: etcdrpc.TxnRequest, deadline: Deadline) -> Outcome | StoreError | LeaseGoneError:
         try:
             response = await self._etcd.write(request, deadline)
-        except (StoreOutOfSpaceError, StoreUnavailableError, LeaseGoneError) as error:
+            return Outcome(response.header.revision, response)
+        except (StoreError, LeaseGoneError) as error:
             return error
-        return Outcome(response.header.revision, response)
+        except Exception:  # noqa: BLE001, whatever it was, etcd may have made the change
+            # Who took it for not made would end leases that are in use.
+            _log.exception("what became of a transaction cannot be told")
+            return StoreUnavailableError("its answer cannot be understood", is_outcome_unknown=True)

@@ -84,9 +84,9 @@ class LockTimes:
         self._note((resource, ""), self._end(lock_revision, lock, since + lock.ttl_seconds, is_measured=True))
 
     def knows(self, resource: Resource, lock_revision: int) -> bool:
-        """Whether a lock was noted already, as by the call that took it."""
+        """Whether a lock's time was measured already, as by the call that took it."""
         known = self._ends.get((resource, ""))
-        return known is not None and known.revision >= lock_revision
+        return known is not None and known.revision >= lock_revision and known.is_measured
 
     def found(
         self, resource: Resource, lock_revision: int, lock: Lock, *, token: str = "", left_seconds: float | None = None

@@ -146,15 +146,15 @@ class Logs(Sequence[Log]):
         logs: Them.
 
     Attributes:
-        characters: How many their messages have together.
+        size: How many bytes their messages have together.
     """
 
-    __slots__ = ("_logs", "_written", "characters")
+    __slots__ = ("_logs", "_written", "size")
 
     def __init__(self, logs: Iterable[Log] = ()) -> None:
         self._logs = tuple(logs)
         self._written: tuple[bytes, ...] = ()
-        self.characters = sum([len(log.message) for log in self._logs])
+        self.size = sum([len(log.message.encode()) for log in self._logs])
 
     def __len__(self) -> int:
         return len(self._logs)

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from operation_service.beliefs import Beliefs
@@ -16,6 +17,7 @@ from operation_service.errors import (
     StoreUnavailableError,
 )
 from operation_service.etcd_store import Attempt, Committed, EtcdStore
+from operation_service.group_commit import AT_ONCE
 from operation_service.model import Command, Resource, Snapshot, View
 from operation_service.policy import Change, Decision, Moment, decide
 from operation_service.turns import Turns
@@ -23,7 +25,7 @@ from operation_service.workers import Workers
 
 _ATTEMPTS = 10
 
-_WORKERS = 100
+_WORKERS = AT_ONCE
 """Calls that are worked on at once: as many as may go to etcd together. Of more each would only take longer."""
 _NOTHING_THERE = Snapshot()
 """What is believed of a resource that this replica has not seen: if it is wrong, the commit answers with what is."""
@@ -75,7 +77,7 @@ class Operations:
     async def _change(self, command: Command, deadline: Deadline) -> View:
         resource, token, change_id = command.resource, command.caller.token, self._ids.new()
         snapshot = self._beliefs.get(resource) or _NOTHING_THERE
-        unclear: Snapshot | None = None
+        unclear: _Unclear | None = None
         for _ in range(_ATTEMPTS):
             if unclear and snapshot.record_revision != unclear.record_revision:
                 return await self._found_made(resource, snapshot, change_id, deadline)
@@ -88,17 +90,14 @@ class Operations:
                     return await self._view(resource, snapshot, deadline)
                 snapshot = await self._store.read(resource, token, deadline)
                 continue
+            attempt = _Unclear(snapshot.record_revision, self._store.revision_seen)
             try:
                 outcome = await self._store.commit(Attempt(command, snapshot, decision), deadline)
             except StoreError as error:
                 self._beliefs.forget(resource)
                 if not error.is_outcome_unknown and not unclear:
                     raise
-                # Should the change still be under way, and be made after it was looked for here, the next commit runs
-                # into it: both rest on the same guards, so only one is made, and the other is answered with its record.
-                unclear = unclear or snapshot
-                with _outcome_unknown():
-                    snapshot = await self._store.read(resource, token, deadline)
+                snapshot, unclear = await self._read_back(resource, token, unclear or attempt, deadline)
                 continue
             if isinstance(outcome, Committed):
                 self._beliefs.keep(resource, outcome.snapshot)
@@ -107,6 +106,18 @@ class Operations:
         if unclear:
             raise StoreUnavailableError("its answer was lost", is_outcome_unknown=True)
         raise ContentionError(resource, _ATTEMPTS)
+
+    async def _read_back(
+        self, resource: Resource, token: str, unclear: "_Unclear", deadline: Deadline
+    ) -> tuple[Snapshot, "_Unclear | None"]:
+        """Look what became of a change whose answer was lost; return what is there, and whether it still is unclear.
+
+        Should the change still be under way, and be made after it was looked for here, the next commit runs into it:
+        both rest on the same guards, so only one is made, and the other is answered with its record.
+        """
+        with _outcome_unknown():
+            snapshot = await self._store.read(resource, token, deadline)
+        return snapshot, None if unclear.is_refuted_by(snapshot) else unclear
 
     def _learn(self, resource: Resource, snapshot: Snapshot) -> None:
         """Believe from now on what was read for one peer: what it says of that peer alone is nobody else's business.
@@ -144,6 +155,22 @@ class Operations:
         if (known.record.operation_id, known.record.log_count) != (record.operation_id, record.log_count):
             return snapshot
         return replace(snapshot, details=known.details)
+
+
+class _Unclear(Struct, frozen=True):
+    """A change that was sent, and of which nobody knows whether it was made.
+
+    Attributes:
+        record_revision: The record's revision that it rests on.
+        seen: etcd's revision before it was sent, or an earlier one.
+    """
+
+    record_revision: int
+    seen: int
+
+    def is_refuted_by(self, snapshot: Snapshot) -> bool:
+        """Whether the record is what it was when the change was sent, which rested on something else: never made."""
+        return snapshot.record_revision != self.record_revision and 0 < snapshot.record_revision <= self.seen
 
 
 def _decision(snapshot: Snapshot, command: Command, moment: Moment) -> Decision | OperationError:

@@ -43,7 +43,7 @@ class LockAction(Enum):
     """What a change does to the lock key."""
 
     HOLD = auto()
-    """Put it, with a lease of its own: an acquisition or a renewal."""
+    """Put it, on a lease that ends with it: an acquisition or a renewal."""
     KEEP = auto()
     """Leave it as it is, and insist that it is."""
     FREE = auto()

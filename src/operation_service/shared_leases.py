@@ -19,12 +19,13 @@ from dataclasses import dataclass
 from msgspec import Struct
 
 from operation_service.clock import Clock, Deadline
-from operation_service.errors import OperationError, StoreError, StoreOutOfSpaceError, StoreUnavailableError
+from operation_service.errors import OperationError, StoreError, StoreUnavailableError, again
 from operation_service.etcd_client import EtcdClient
 
 _log = logging.getLogger(__name__)
 
 _KEYS_PER_LEASE = 1_000
+_STALE = 1_000
 _GRANT_SECONDS = 10.0
 _REVOKE_SECONDS = 5.0
 
@@ -35,6 +36,7 @@ class _SharedLease:
     ends_at: float
     used_at: float
     keys: int = 0
+    is_noted: bool = False
 
 
 class Place(Struct, frozen=True):
@@ -85,6 +87,7 @@ class SharedLeases:
         self._emptied: deque[tuple[float, int]] = deque()
         self._revoking: set[asyncio.Task[None]] = set()
         self._tidying: asyncio.TimerHandle | None = None
+        self._is_closed = False
 
     async def take(self, seconds: int, deadline: Deadline) -> Place:
         """Take a place on a lease that lasts for at least so many seconds from now on.
@@ -109,7 +112,7 @@ class SharedLeases:
         lease.used_at = now
         if lease.keys >= _KEYS_PER_LEASE:
             self._close(lease)
-        return Place(lease.id, now, math.floor((lease.ends_at - now) * 1000) / 1000)
+        return Place(lease.id, now, max(seconds, math.floor((lease.ends_at - now) * 1000) / 1000))
 
     def leave(self, lease_id: int) -> None:
         """Give a place back: the key is certain not to hang on the lease (any more). Other leases are none of ours."""
@@ -127,8 +130,10 @@ class SharedLeases:
 
     async def close(self) -> None:
         """End the leases that hold nothing, and wait for what is under way."""
+        self._is_closed = True
         if self._tidying is not None:
             self._tidying.cancel()
+            self._tidying = None
         for lease in [lease for lease in self._by_id.values() if not lease.keys]:
             self._end(lease.id)
         await asyncio.gather(*(grant.granting for grant in self._grants), *self._revoking, return_exceptions=True)
@@ -162,7 +167,7 @@ class SharedLeases:
             raise StoreUnavailableError("no answer in time") from error
         except StoreError as error:
             # Each gets an error of its own: what raises one adds to its traceback.
-            raise _again(error) from error
+            raise again(error) from error
 
     def _has_granted(self, grant: _Grant, done: "asyncio.Task[_SharedLease]") -> None:
         self._grants.remove(grant)
@@ -198,13 +203,19 @@ class SharedLeases:
         self._by_id[lease.id] = lease
         self._by_end[self._bucket(lease.ends_at)].append(lease)
         heapq.heappush(self._ends, (lease.ends_at, lease.id))
+        if len(self._ends) > 2 * len(self._by_id) + _STALE:
+            # What was ended early is still in there, a day long perhaps.
+            self._ends = [(each.ends_at, each.id) for each in self._by_id.values()]
+            heapq.heapify(self._ends)
         # Should all who waited for it have gone, it is ended before long.
         self._note_empty(lease, lease.used_at)
         return lease
 
     def _note_empty(self, lease: _SharedLease, now: float) -> None:
-        self._emptied.append((now, lease.id))
-        if self._tidying is None:
+        if not lease.is_noted:
+            lease.is_noted = True
+            self._emptied.append((now, lease.id))
+        if self._tidying is None and not self._is_closed:
             # Nobody may ever take a place again.
             self._tidying = asyncio.get_running_loop().call_later(self._tolerance + 0.1, self._tidy_in_time)
 
@@ -212,7 +223,7 @@ class SharedLeases:
         self._tidying = None
         now = self._clock.monotonic()
         self._tidy(now)
-        if self._emptied:
+        if self._emptied and not self._is_closed:
             self._tidying = asyncio.get_running_loop().call_later(self._tolerance + 0.1, self._tidy_in_time)
 
     def _tidy(self, now: float) -> None:
@@ -223,12 +234,13 @@ class SharedLeases:
         while self._emptied and self._emptied[0][0] < idle_since:
             _, lease_id = self._emptied.popleft()
             lease = self._by_id.get(lease_id)
-            if lease is None or lease.keys:
+            if lease is None:
                 continue
-            if lease.used_at >= idle_since:
-                self._emptied.append((now, lease_id))
-                continue
-            self._end(lease_id)
+            lease.is_noted = False
+            if not lease.keys and lease.used_at >= idle_since:
+                self._note_empty(lease, now)
+            elif not lease.keys:
+                self._end(lease_id)
 
     def _end(self, lease_id: int) -> None:
         """End a lease that holds nothing, in the background. If that fails it ends by its own time."""
@@ -250,9 +262,3 @@ class SharedLeases:
             await self._etcd.revoke(lease_id, Deadline(_REVOKE_SECONDS))
         except OperationError as error:
             _log.debug("lease %d is left to end by itself: %s", lease_id, error)
-
-
-def _again(error: StoreError) -> StoreError:
-    if isinstance(error, StoreUnavailableError):
-        return StoreUnavailableError(error.why)
-    return StoreOutOfSpaceError() if isinstance(error, StoreOutOfSpaceError) else error

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -12,7 +11,7 @@ from operation_service.errors import StoreUnavailableError
 
 _log = logging.getLogger(__name__)
 
-_LOOK_SECONDS = 0.05
+_LOOK_SECONDS = 0.02
 """So much later than its deadline a request is given up at the most."""
 
 Request = TypeVar("Request")
@@ -53,7 +52,7 @@ class Together(Generic[Request, Answer]):
         self._max_requests = max_requests
         self._max_size = max_size
         self._is_repeatable = is_repeatable
-        self._queue: deque[_Waiting[Request, Answer]] = deque()
+        self._queue: dict[_Waiting[Request, Answer], None] = {}
         self._waiting: set[_Waiting[Request, Answer]] = set()
         self._working: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -77,11 +76,12 @@ class Together(Generic[Request, Answer]):
             StoreUnavailableError: The deadline came first; `is_outcome_unknown` says whether the request was sent.
         """
         if deadline.remaining() <= 0:
+            settle(None)
             raise StoreUnavailableError("no answer in time")
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
         waiting: _Waiting[Request, Answer] = _Waiting(request, size, deadline, settle, self._loop.create_future())
-        self._queue.append(waiting)
+        self._queue[waiting] = None
         if self._working is None:
             self._working = self._loop.create_task(self._work())
         self._waiting.add(waiting)
@@ -91,6 +91,12 @@ class Together(Generic[Request, Answer]):
             return await waiting.answer
         finally:
             self._waiting.discard(waiting)
+            if not waiting.is_sent:
+                # Nobody may be kept waiting behind what nobody waits for, nor its memory be held.
+                self._queue.pop(waiting, None)
+                _settle(waiting, None)
+            # Its error holds this frame: with it there would be a circle, for the garbage collector to find some day.
+            del waiting
 
     def _look(self) -> None:
         """End what has waited for long enough. One timer for all: one for each would be most of what waiting costs."""
@@ -113,30 +119,36 @@ class Together(Generic[Request, Answer]):
         some: list[_Waiting[Request, Answer]] = []
         size = 0
         while self._queue and len(some) < self._max_requests:
-            waiting = self._queue[0]
-            if waiting.answer.done():
-                waiting.settle(None)
-            else:
-                size += waiting.size
-                if some and size > self._max_size:
-                    break
+            waiting = next(iter(self._queue))
+            size += waiting.size
+            if some and size > self._max_size:
+                break
+            del self._queue[waiting]
+            if not waiting.answer.done():
                 waiting.is_sent = True
                 some.append(waiting)
-            self._queue.popleft()
         return some
 
     async def _send(self, some: list[_Waiting[Request, Answer]]) -> None:
         deadline = max((waiting.deadline for waiting in some), key=Deadline.remaining)
         try:
             answers = await self._carry_out([waiting.request for waiting in some], deadline)
+            pairs = list(zip(some, answers, strict=True))
         except Exception as error:  # noqa: BLE001, whatever it was, nobody may be left to wait
             _log.exception("requests could not be carried out together")
-            answers = [error] * len(some)
-        for waiting, answer in zip(some, answers, strict=True):
-            waiting.settle(answer)
+            pairs = [(waiting, error) for waiting in some]
+        for waiting, answer in pairs:
+            _settle(waiting, answer)
             if waiting.answer.done():
                 continue
             if isinstance(answer, Exception):
                 waiting.answer.set_exception(answer)
             else:
                 waiting.answer.set_result(answer)
+
+
+def _settle(waiting: _Waiting[Request, Answer], answer: Answer | Exception | None) -> None:
+    try:
+        waiting.settle(answer)
+    except Exception:  # noqa: BLE001, the others have to get their answers all the same
+        _log.exception("a request could not be settled")

@@ -44,7 +44,8 @@ class Turns:
             turn = self._turns[resource] = _Turn()
         turn.waiting += 1
         try:
-            if turn.lock.locked():
+            # Not by whether the lock is locked: between two turns it is not, and others wait for it all the same.
+            if turn.waiting > 1:
                 await self._wait(turn, resource, deadline)
             else:
                 await turn.lock.acquire()
@@ -61,7 +62,7 @@ class Turns:
             resource: The resource.
             error: What the turn ended with.
         """
-        turn.progress.__exit__(None, error, None)
+        turn.progress.note(error)
         turn.lock.release()
         self._leave(turn, resource)
 

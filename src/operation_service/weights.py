@@ -30,7 +30,7 @@ def of_snapshot(snapshot: Snapshot) -> int:
 
 
 def _of_details(request: bytes | None, logs: Logs) -> int:
-    return len(request or b"") + len(logs) * _LOG + logs.characters
+    return len(request or b"") + len(logs) * _LOG + 2 * logs.size
 
 
 def _of_failure(failure: Failure | None) -> int:

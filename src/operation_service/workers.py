@@ -20,8 +20,6 @@ _PATIENCE_SECONDS = 1.0
 class Progress:
     """Tells those who wait for others whether these get on, or all wait for etcd themselves.
 
-    A piece of work is a `with` block around it.
-
     Attributes:
         done: How many pieces of work have come to an end that was not etcd's silence.
     """
@@ -29,11 +27,8 @@ class Progress:
     def __init__(self) -> None:
         self.done = 0
 
-    def __enter__(self) -> None:
-        """Begin a piece of work."""
-
-    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
-        """Count it."""
+    def note(self, error: BaseException | None) -> None:
+        """Count a piece of work, given what it ended with."""
         if not isinstance(error, StoreUnavailableError):
             self.done += 1
 
@@ -72,7 +67,7 @@ class Workers:
         Args:
             error: What the work ended with.
         """
-        self._progress.__exit__(None, error, None)
+        self._progress.note(error)
         self._free.release()
 
     async def _wait(self, deadline: Deadline) -> None:

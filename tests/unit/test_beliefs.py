@@ -1,8 +1,12 @@
 """What is kept of resources, by what it weighs."""
 
+import sys
+
+from unit_support import FakeClock
+
 from operation_service import weights
 from operation_service.beliefs import Beliefs
-from operation_service.model import Event, Failure, Phase, Record, Resource, Snapshot
+from operation_service.model import Details, Event, Failure, Log, Logs, Phase, Record, Resource, Snapshot
 
 
 def a_snapshot(failure: Failure | None = None) -> Snapshot:
@@ -41,3 +45,12 @@ def test_what_is_forgotten_gives_its_weight_back() -> None:
     assert beliefs.get(resource) is None
     beliefs.keep(resource, a_snapshot())
     assert beliefs.get(resource) is not None
+
+
+def test_what_a_belief_weighs_is_no_less_than_half_of_what_it_takes() -> None:
+    """Each log is kept as text, and as the bytes that are told."""
+    logs = Logs(Log(FakeClock().now(), chr(0x1F600 + number % 50) * 1_024) for number in range(100))
+    written = len(logs.written(lambda log: log.message.encode()))
+    takes = written + sum(sys.getsizeof(log.message) for log in logs)
+    snapshot = Snapshot(details=Details(None, logs))
+    assert weights.of_snapshot(snapshot) * 2 >= takes

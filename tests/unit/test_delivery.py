@@ -2,12 +2,13 @@
 
 import asyncio
 from datetime import timedelta
-from typing import cast
+from typing import Any, cast
 
+import grpc
 import pytest
 
 from n0stack.operation.v1alpha import operation_service_pb2 as pb
-from operation_service.delivery import Context, Delivery, NotReadError
+from operation_service.delivery import CallerGoneError, Context, Delivery, NotReadError
 from operation_service.errors import OverloadedError
 from operation_service.grpc_server import ServedCall
 from operation_service.lingering import Lingering
@@ -60,6 +61,28 @@ async def test_a_message_larger_than_all_the_room_is_given_up_alone() -> None:
     delivery = Delivery(max_bytes=100)
     with pytest.raises(NotReadError):
         await delivery.write(unread(), a_message(1_000), FOREVER)
+
+
+async def test_a_write_larger_than_all_the_room_to_a_caller_that_has_gone_leaves_no_cancellation_behind() -> None:
+    """`Bound.end` of the running task: what is cancelled is whatever it waits for next, after the bound."""
+
+    class Gone:
+        async def write(self, _message: object) -> None:
+            raise grpc.aio.InternalError("gone")
+
+    class Message:
+        def SerializeToString(self) -> bytes:  # noqa: N802, protobuf's name
+            return b"x" * 1_000
+
+    async def call() -> str:
+        with pytest.raises(CallerGoneError):
+            await Delivery(max_bytes=100).write(cast("Context", Gone()), cast("Any", Message()), 600)
+        await asyncio.sleep(0)
+        return "ok"
+
+    calling = asyncio.create_task(call())
+    await asyncio.wait({calling})
+    assert not calling.cancelled()
 
 
 async def until_its_time_is_over(delivery: Delivery) -> None:

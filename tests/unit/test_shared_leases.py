@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
+from typing import Any, cast
 
 import pytest
 from unit_support import FakeClock, turns_until
@@ -232,3 +233,34 @@ class TestWhoWaitsForAGrant:
         told = await asyncio.gather(*(leases.take(30, SOON) for _ in range(3)), return_exceptions=True)
         assert [type(each) for each in told] == [type(error)] * 3
         assert len({id(each) for each in told}) == 3
+
+
+async def test_a_lease_that_is_emptied_again_and_again_is_noted_once(clock: FakeClock, etcd: Etcd) -> None:
+    """A note is kept for as long as the lease may be given out again: for records up to a day."""
+    leases = SharedLeases(cast("Any", etcd), clock, 60_480.0)
+    for _ in range(1_000):
+        leases.leave((await leases.take(604_800, SOON)).lease_id)
+    noted = len(leases._emptied)  # noqa: SLF001
+    await leases.close()
+    assert noted <= 2
+
+
+async def test_leases_that_were_ended_early_are_not_remembered_until_they_would_have_ended(
+    clock: FakeClock, etcd: Etcd
+) -> None:
+    leases = SharedLeases(cast("Any", etcd), clock, 1.0, is_exact_when_alone=True)
+    for _ in range(3_000):
+        leases.leave((await leases.take(86_400, SOON)).lease_id)
+        clock.push(monotonic=3)
+    remembered, known = len(leases._ends), len(leases._by_id)  # noqa: SLF001
+    await leases.close()
+    assert known <= 2
+    assert remembered <= 1_010
+
+
+async def test_nothing_is_begun_any_more_after_the_end_of_the_service(leases: SharedLeases, etcd: Etcd) -> None:
+    place = await leases.take(600, SOON)
+    await leases.close()
+    leases.leave(place.lease_id)
+    assert leases._tidying is None  # noqa: SLF001
+    assert etcd.revoked == []

@@ -1,7 +1,11 @@
 """What waits while a call is under way leaves together with the next one."""
 
 import asyncio
+import contextlib
+import gc
+import weakref
 from collections.abc import Sequence
+from typing import Any, cast
 
 import pytest
 from unit_support import turns_until
@@ -124,7 +128,7 @@ async def test_whose_deadline_comes_first_is_told_whether_it_may_have_been_carri
     assert not waited.value.is_outcome_unknown
     carrier.may_answer.set()
     await turns_until(lambda: len(settled) == 2)
-    assert (carrier.carried, settled) == ([[1]], ["1", None])
+    assert (carrier.carried, settled) == ([[1]], [None, "1"])
 
 
 async def test_whose_deadline_has_passed_is_not_sent(carrier: Carrier) -> None:
@@ -142,3 +146,79 @@ async def test_a_mistake_in_carrying_out_leaves_nobody_waiting(caplog: pytest.Lo
         told = await asyncio.gather(*await begun(group, 1, 2), return_exceptions=True)
         assert [type(each) for each in told] == [ArithmeticError] * 2
     assert "could not be carried out" in caplog.text
+
+
+async def test_what_nobody_waits_for_any_more_is_not_kept_while_etcd_is_slow() -> None:
+    """The gates bound calls and their bytes, but the queue keeps what their callers have left behind."""
+    may_answer = asyncio.Event()
+
+    async def carry_out(requests: Any, _: Deadline) -> Any:
+        await may_answer.wait()
+        return list(requests)
+
+    group: Together[int, int] = Together(carry_out, max_requests=100, max_size=1 << 20, is_repeatable=False)
+    first = asyncio.create_task(group.do(0, 1, SOON))
+    await asyncio.sleep(0.01)
+    settled: list[object] = []
+    for number in range(1_000):
+        gone = asyncio.create_task(group.do(number, 1, SOON, settled.append))
+        await asyncio.sleep(0)
+        gone.cancel()
+        await asyncio.wait({gone})
+    kept = len(group._queue)  # noqa: SLF001
+    may_answer.set()
+    await first
+    assert kept <= 1
+    assert len(settled) == 1_000
+
+
+async def test_who_comes_after_its_deadline_is_settled_too() -> None:
+    """Else its places on leases were never given back, and these leases never ended."""
+    group: Together[int, int] = Together(cast("Any", None), max_requests=1, max_size=1, is_repeatable=False)
+    settled: list[object] = []
+    with pytest.raises(StoreUnavailableError):
+        await group.do(1, 1, Deadline(-1), settled.append)
+    assert settled == [None]
+
+
+async def test_a_settlement_that_fails_leaves_nobody_else_waiting() -> None:
+    async def carry_out(requests: Any, _: Deadline) -> Any:
+        return list(requests)
+
+    def broken(_: object) -> None:
+        raise ArithmeticError
+
+    group: Together[int, int] = Together(carry_out, max_requests=9, max_size=9, is_repeatable=False)
+    calls = [asyncio.create_task(group.do(1, 1, Deadline(5), broken)), asyncio.create_task(group.do(2, 1, Deadline(5)))]
+    done, _ = await asyncio.wait({calls[1]}, timeout=0.5)
+    for call in calls:
+        call.cancel()
+    await asyncio.wait(calls)
+    assert done
+
+
+async def test_a_request_that_failed_is_freed_without_the_garbage_collector() -> None:
+    """Which looks seldom (ADR 16). The error holds the frame of `do`."""
+
+    class Request:
+        pass
+
+    async def carry_out(requests: Any, _: Deadline) -> Any:
+        return [StoreUnavailableError("it cannot be reached") for _ in requests]
+
+    group: Together[Request, int] = Together(carry_out, max_requests=9, max_size=9, is_repeatable=False)
+
+    async def call() -> weakref.ref[Request]:
+        request = Request()
+        with contextlib.suppress(StoreUnavailableError):
+            await group.do(request, 1, SOON)
+        return weakref.ref(request)
+
+    gc.collect()
+    gc.disable()
+    try:
+        request = await call()
+        await asyncio.sleep(0.01)
+        assert request() is None
+    finally:
+        gc.enable()
