@@ -51,6 +51,12 @@ def header_block(path: str, authority: str) -> bytes:
     return b"".join(_literal(name, value) for name, value in headers)
 
 
+def status_of(data: bytes, begin: int, end: int) -> int:
+    """Return the gRPC status that a header block in some data has, `UNKNOWN` if it has none."""
+    found = _STATUS.search(data, begin, end)
+    return int(found.group(1)) if found else UNKNOWN
+
+
 class Connection:
     """One connection, with as many calls at once as its user begins.
 
@@ -127,9 +133,8 @@ class Connection:
                     self._data_received(int.from_bytes(data[at + 5 : at + 9], "big"), data[at + 9 : after])
             elif kind == _HEADERS:
                 if flags & _END_STREAM:
-                    status = _STATUS.search(data, at + 9, after)
                     stream = int.from_bytes(data[at + 5 : at + 9], "big")
-                    ended.append((stream, int(status.group(1)) if status else UNKNOWN))
+                    ended.append((stream, status_of(data, at + 9, after)))
             else:
                 self._control(kind, flags, data[at:after], ended)
             at = after

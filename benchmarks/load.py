@@ -79,7 +79,13 @@ def percentile(ordered: list[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else 0.0
 
 
-class _Load:
+class Calls:
+    """The calls of a plan: which is next, which are under way, and what became of those that have ended.
+
+    Args:
+        plan: Which calls.
+    """
+
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._requests = [bytes.fromhex(request).split(NUMBER) for request in plan.requests]
@@ -91,13 +97,16 @@ class _Load:
 
     @property
     def number(self) -> int:
+        """The next call's number."""
         return self._number
 
     @property
     def is_done(self) -> bool:
+        """Whether none is under way."""
         return not self._begun
 
     def begin(self, connection: Connection, place: int, now: float) -> None:
+        """Begin the next call at a place, if there is one."""
         if self._number >= self._end:
             return
         parts = self._requests[place % len(self._requests)]
@@ -106,15 +115,18 @@ class _Load:
         self._begun[connection, connection.begin(message)] = place, now
 
     def ended(self, connection: Connection, stream: int, status: int, now: float) -> int:
+        """Count a call that has ended, and return its place."""
         place, begun = self._begun.pop((connection, stream))
         self.took.append(now - begun)
         self.statuses[status] += 1
         return place
 
     def stop(self) -> None:
+        """Begin no more."""
         self._end = 0
 
     def count_from_here(self) -> None:
+        """Forget what has been counted."""
         self.took.clear()
         self.statuses.clear()
 
@@ -122,7 +134,7 @@ class _Load:
 class _Window:
     """The time that counts: after the warm-up, for so many seconds, or else to the end."""
 
-    def __init__(self, plan: Plan, load: _Load) -> None:
+    def __init__(self, plan: Plan, load: Calls) -> None:
         self._plan = plan
         self._load = load
         self._begin = self._now = time.perf_counter()
@@ -164,7 +176,7 @@ def run(plan: Plan) -> Outcome:
         TimeoutError: The server has stopped answering.
         ServerGoneError: It has closed a connection.
     """
-    load = _Load(plan)
+    load = Calls(plan)
     with contextlib.ExitStack() as stack:
         selector = stack.enter_context(selectors.DefaultSelector())
         connections = [Connection(plan.address, plan.path) for _ in range(min(plan.connections, plan.in_flight))]
@@ -184,7 +196,7 @@ def run(plan: Plan) -> Outcome:
         return window.outcome()
 
 
-def _go_on(load: _Load, connection: Connection) -> None:
+def _go_on(load: Calls, connection: Connection) -> None:
     ended = connection.ended()
     now = time.perf_counter()
     for stream, status in ended:

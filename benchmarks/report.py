@@ -38,8 +38,8 @@ def lines_of(results: Results, machine: Machine, schedule: Schedule) -> list[str
 def _how(schedule: Schedule) -> str:
     rounds = f"{schedule.rounds} rounds" if schedule.rounds > 1 else "1 round"
     return (
-        f"Medians of {rounds} of {schedule.timing.seconds:g} s each. of Health, of etcd: per second, as a share of that "
-        "ceiling in the same round. CPU: seconds of a core for 1,000."
+        f"Medians of {rounds} of {schedule.timing.seconds:g} s each. of Health, of etcd: per second, as a share of "
+        "that ceiling in the same round. CPU: seconds of a core for 1,000."
     )
 
 
