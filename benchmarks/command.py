@@ -48,7 +48,8 @@ async def _run(schedule: Schedule, only: frozenset[str]) -> Results:
     task = asyncio.current_task()
     if task is not None:
         # As Ctrl-C: what was started is ended.
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     return await run(schedule, only)
 
 

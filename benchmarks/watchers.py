@@ -51,7 +51,9 @@ class Watched:
         seconds: In what time.
         p50_ms: The median of the time from the beginning of a change's call to its arrival at a watcher.
         p99_ms: 99 of 100 arrived no later.
+        answered: How many changes were answered.
         answered_p50_ms: The median of the time from there to the answer of the call.
+        answered_p99_ms: 99 of 100 were answered no later.
         changes: How many changes there were in all, the warm-up's included.
         cpu_seconds: What this process took of a core.
     """
@@ -60,14 +62,11 @@ class Watched:
     seconds: float
     p50_ms: float
     p99_ms: float
+    answered: int
     answered_p50_ms: float
+    answered_p99_ms: float
     changes: int
     cpu_seconds: float
-
-    @property
-    def operations(self) -> int:
-        """How many changes were delivered, by the name that outcomes have for it."""
-        return self.delivered
 
 
 class Messages:
@@ -226,7 +225,9 @@ def run(plan: WatchPlan) -> Watched:
             seconds=seconds,
             p50_ms=percentile(delays, 0.5) * 1000,
             p99_ms=percentile(delays, 0.99) * 1000,
+            answered=len(answers),
             answered_p50_ms=percentile(answers, 0.5) * 1000,
+            answered_p99_ms=percentile(answers, 0.99) * 1000,
             changes=changes + counts.changes,
             cpu_seconds=used,
         )
