@@ -1,4 +1,4 @@
-"""The picture: how much, and how long it takes, by calls in flight; two panels each for calls and for peers."""
+"""The picture: how much, and how long it takes, by calls in flight; two panels for calls, and two for peers."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -40,6 +40,7 @@ def draw(rows: Sequence[Summary], path: Path) -> None:
 
 
 def _panel(axes: Any, rows: Sequence[Summary], names: Sequence[str], value: Callable[[Summary], float]) -> None:  # noqa: ANN401, matplotlib may be absent
+    ticks: list[int] = []
     for name in names:
         some = sorted(
             (row for row in rows if row.name == name and row.condition == _PHASE), key=lambda row: row.in_flight
@@ -48,7 +49,8 @@ def _panel(axes: Any, rows: Sequence[Summary], names: Sequence[str], value: Call
             levels = [row.in_flight for row in some]
             style = {CEILINGS[0]: "k--", CEILINGS[1]: "k:"}.get(name, "o-")
             axes.plot(levels, [value(row) for row in some], style, label=name, linewidth=3 if name == OURS else 1.5)
-            axes.set_xticks(levels, [str(level) for level in levels])
+            ticks = levels
     axes.set_xscale("log", base=2)
+    axes.set_xticks(ticks, [str(level) for level in ticks])
     axes.set_yscale("log")
     axes.grid(visible=True, alpha=0.3)
