@@ -24,7 +24,7 @@ from links import Link
 _MEMBERS = 3
 _REPLICAS = 3
 _CLIENTS = 3
-_TASKS = 4
+_TASKS = 6
 _WATCHERS = (("w1", "w2"), ("w3",))
 _START_SECONDS = 30.0
 RESOURCES = tuple(f"machines/r{number}" for number in range(1, 9))
@@ -174,6 +174,7 @@ async def _replica(
         libfaketime=find_libfaketime(),
         rng=random.Random(f"{seed} {name}"),
         broken=broken,
+        is_gathering=number > 0,
     )
     await replica.start()
     end = time.monotonic() + _START_SECONDS

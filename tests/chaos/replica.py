@@ -31,6 +31,7 @@ class Replica:
         libfaketime: None: its clock is the machine's.
         rng: Chooses its clock.
         broken: Which mistake to build into it, as `chaos.broken` names it. Empty: none.
+        is_gathering: Whether it commits changes together as it would under load, unless it is broken.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Replica:
         libfaketime: Path | None,
         rng: random.Random,
         broken: str,
+        is_gathering: bool,
     ) -> None:
         self.process = process
         self.links = links
@@ -51,6 +53,7 @@ class Replica:
         self._libfaketime = libfaketime
         self._rng = rng
         self._broken = broken
+        self._is_gathering = is_gathering
         self._offset = 0.0
         self.clocks: list[ClockSet] = []
         """How its wall clock was set, in this order."""
@@ -68,7 +71,11 @@ class Replica:
 
     async def start(self) -> None:
         """Start it, for the first time or again, with a wall clock that is right or an hour off."""
-        program = [sys.executable, "-m", "chaos.broken", self._broken] if self._broken else [_PROGRAM]
+        program = [str(_PROGRAM)]
+        if self._broken:
+            program = [sys.executable, "-m", "chaos.broken", self._broken]
+        elif self._is_gathering:
+            program = [sys.executable, "-m", "chaos.gathering"]
         endpoints = ",".join(f"http://127.0.0.1:{link.port}" for link in self.links)
         self.set_clock(self._rng.choice(_OFFSETS))
         await self.process.start(

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 
 from chaos.allowance import PROMISED_SECONDS
-from chaos.checker_facts import Facts
+from chaos.checker_facts import EXPIRIES, Facts
 from chaos.history import Call, Entry, Fault, Outcome, Seen, Update
 from chaos.takeover import Takeover, takeovers
 
@@ -80,6 +80,7 @@ class Report:
     faults: dict[str, tuple[int, float]]
     calls: dict[str, dict[str, int]]
     events: int
+    together: tuple[int, int]
     updates: dict[str, int]
     silence: Silence
     quiet_takeovers: Delays
@@ -122,6 +123,7 @@ def make_report(run: Run, entries: Sequence[Entry], violations: Sequence[str]) -
         faults=_faults(faults),
         calls=_calls(calls),
         events=sum(isinstance(entry, Seen) for entry in entries),
+        together=_together(entry for entry in entries if isinstance(entry, Seen)),
         updates=dict(Counter(entry.outcome.value for entry in entries if isinstance(entry, Update))),
         silence=longest_silence(calls, faults, run.began, run.quiet_at),
         quiet_takeovers=Delays.of(each for each in found if each.is_quiet),
@@ -129,6 +131,16 @@ def make_report(run: Run, entries: Sequence[Entry], violations: Sequence[str]) -
         takeovers=tuple(found),
         violations=tuple(violations),
     )
+
+
+def _together(events: Iterable[Seen]) -> tuple[int, int]:
+    """Return how many changes were committed together with others, and how many there were, as the watchers saw."""
+    by_revision: dict[int, set[str]] = {}
+    for seen in events:
+        if not seen.is_present and seen.event not in EXPIRIES:
+            by_revision.setdefault(seen.record_revision, set()).add(seen.resource)
+    sizes = [len(resources) for resources in by_revision.values()]
+    return sum(size for size in sizes if size > 1), sum(sizes)
 
 
 def _faults(faults: Iterable[Fault]) -> dict[str, tuple[int, float]]:
@@ -185,7 +197,11 @@ def as_text(report: Report, problems: Sequence[str] = ()) -> str:
 def _judged_line(report: Report) -> str:
     calls = sum(sum(counts.values()) for counts in report.calls.values())
     changed = f"{report.events} events, {sum(report.updates.values())} updates"
-    return f"judged: {calls} calls, {changed}, {report.all_takeovers.count} takeovers"
+    together, changes = report.together
+    return (
+        f"judged: {calls} calls, {changed}, {report.all_takeovers.count} takeovers; "
+        f"{together} of {changes} changes were committed together with others"
+    )
 
 
 def _kinds(violations: Sequence[str]) -> str:

@@ -10,6 +10,8 @@ _CHANGES_A_MINUTE = 60
 """Runs come to 370 and more."""
 _SILENCE_SECONDS = 15.0
 """Runs come to less than 4, and to 5 after all was killed."""
+_TOGETHER = 0.05
+"""Runs come to a quarter."""
 _LONG_SECONDS = 100.0
 """A run that lasts so long has calm times of its own."""
 
@@ -41,5 +43,8 @@ def _too_little(report: Report) -> Iterator[str]:
         yield f"nothing was acknowledged for {report.silence.seconds:.1f} s: more than {_SILENCE_SECONDS:.0f} s"
     if seconds >= _LONG_SECONDS and not report.quiet_takeovers.count:
         yield "no lock that ran out was taken over with no fault near: nothing tells how long that takes"
+    together, changes = report.together
+    if seconds >= _LONG_SECONDS and together < changes * _TOGETHER:
+        yield f"{together} of {changes} changes were committed together: nothing tells whether that is right"
     if seconds >= _LONG_SECONDS and not report.faults:
         yield "no fault was made"

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 from chaos.checker_facts import Facts
-from chaos.history import Call, Fault, Outcome
+from chaos.history import Call, Fault, Outcome, Seen
 from chaos.report import Delays, Run, as_text, longest_silence, make_report, percentile
 from chaos.takeover import Takeover, takeovers
 
@@ -115,11 +115,37 @@ def test_the_longest_silence_names_what_was_done_meanwhile() -> None:
     assert silence.faults == ("kill leader (m1)",)
 
 
+def test_changes_that_were_committed_together_are_counted() -> None:
+    def seen(revision: int, resource: str, event: str = "LOGGED", *, is_present: bool = False) -> Seen:
+        return Seen(
+            watcher="w1",
+            account=1,
+            at=1.0,
+            event=event,
+            revision=revision,
+            resource=resource,
+            record_revision=revision,
+            state="LOCKED",
+            token="a",
+            fencing_token=1,
+            logs=(),
+            is_present=is_present,
+        )
+
+    events = [
+        *(seen(5, resource) for resource in ("r1", "r2", "r2", "r3")),
+        seen(6, "r1"),
+        *(seen(7, resource, "EXPIRED") for resource in ("r1", "r2")),
+        *(seen(8, resource, is_present=True) for resource in ("r1", "r2")),
+    ]
+    assert make_report(RUN, events, []).together == (3, 4)
+
+
 def test_the_table_tells_calls_by_outcome_and_reason() -> None:
     report = make_report(RUN, CALLS, ["two holders: r: both\n    Call()"])
     text = as_text(report, ["s1 does not serve again"])
     assert report.calls == {"propose": {"ok": 2, "refused LOCKED": 2}}
     assert "LOCKED 2" in text
     assert "violations: 1 (two holders 1)\n  two holders: r: both" in text
-    assert "judged: 4 calls, 0 events, 0 updates, 1 takeovers" in text
+    assert "judged: 4 calls, 0 events, 0 updates, 1 takeovers; 0 of 0 changes were committed together" in text
     assert "problem: s1 does not serve again" in text

@@ -13,6 +13,7 @@ GOOD = Report(
     faults={"kill leader": (3, 4.0)},
     calls={"propose": {"ok": 700, "refused LOCKED": 3000}, "append": {"ok": 200}, "get": {"ok": 90}},
     events=3000,
+    together=(200, 900),
     updates={"ok": 500},
     silence=Silence(3.5, 20.0, ()),
     quiet_takeovers=Delays.of([ON_TIME]),
@@ -57,6 +58,13 @@ def test_a_service_that_only_refuses_is_not_good() -> None:
 @pytest.mark.parametrize(("seconds", "count"), [(15.0, 0), (15.1, 1)])
 def test_a_long_silence_is_told(seconds: float, count: int) -> None:
     assert len(shortcomings(replace(GOOD, silence=Silence(seconds, 20.0, ())))) == count
+
+
+@pytest.mark.parametrize(("together", "count"), [(45, 0), (44, 1)])
+def test_a_long_run_has_changes_that_were_committed_together(together: int, count: int) -> None:
+    report = replace(GOOD, together=(together, 900))
+    assert len(shortcomings(report)) == count
+    assert shortcomings(replace(report, run=SHORT)) == []
 
 
 def test_a_long_run_measures_how_long_takeovers_take() -> None:
