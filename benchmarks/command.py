@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.machine import this_machine
 from benchmarks.picture import draw
-from benchmarks.report import lines_of, write
+from benchmarks.report import NoPlaceError, lines_of, with_section, write
 from benchmarks.run import NAMES, Results, run
 from benchmarks.schedule import FULL, QUICK, Schedule
 
@@ -41,6 +41,12 @@ def _arguments(words: Sequence[str]) -> argparse.Namespace:
             parser.error("--write draws a picture, for which matplotlib has to be installed")
         if not arguments.write.is_file():
             parser.error(f"--write {arguments.write}: there is no such file")
+        try:
+            with_section(arguments.write.read_text(encoding="utf-8"), [], "")
+        except NoPlaceError as error:
+            parser.error(f"--write {arguments.write}: {error}")
+    if arguments.json and (arguments.json.is_dir() or not arguments.json.parent.is_dir()):
+        parser.error(f"--json {arguments.json}: there is no such folder, or that is one")
     return arguments
 
 

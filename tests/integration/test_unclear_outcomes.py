@@ -288,27 +288,3 @@ async def test_a_caller_that_goes_leaves_no_lease_without_a_key(
         return {lease for lease in leases if 86_400 <= await hands.granted(lease) <= 86_401} <= held
 
     assert await soon(leases_have_keys)
-
-
-async def test_what_waits_for_a_change_under_way_is_not_sent_once_its_caller_has_gone(
-    far_peer: Peer, peer: Peer, proxy: Link
-) -> None:
-    """Else who calls and goes, again and again, would have any number of changes under way."""
-    names = [f"vm/{number}" for number in range(8)]
-    await asyncio.gather(*(far_peer.propose(name) for name in names))
-    proxy.become(Mode.HOLD_ANSWERS)
-    under_way = asyncio.create_task(far_peer.append("under way", names[0]))
-
-    async def is_made() -> bool:
-        return len((await peer.logs(names[0])).logs) == 1
-
-    assert await soon(is_made)
-    calls = [asyncio.create_task(far_peer.append("given up", name)) for name in names[1:]]
-    await asyncio.sleep(0.2)
-    for call in calls:
-        call.cancel()
-    await asyncio.gather(*calls, return_exceptions=True)
-    proxy.become(Mode.PASS)
-    assert messages(await under_way) == ["under way"]
-    for name in names[1:]:
-        assert messages(await far_peer.append("afterwards", name)) == ["afterwards"]
