@@ -154,7 +154,7 @@ class Logs(Sequence[Log]):
     def __init__(self, logs: Iterable[Log] = ()) -> None:
         self._logs = tuple(logs)
         self._written: tuple[bytes, ...] = ()
-        self.size = sum([len(log.message.encode()) for log in self._logs])
+        self.size = sum(map(_size, self._logs))
 
     def __len__(self) -> int:
         return len(self._logs)
@@ -178,8 +178,11 @@ class Logs(Sequence[Log]):
     def followed_by(self, log: Log) -> "Logs":
         """Return these and one more; the oldest goes when they become too many."""
         drop = 1 if len(self._logs) >= LOGS_SHOWN else 0
-        logs = Logs((*self._logs[drop:], log))
+        # What is known of the others is not worked out again: there are a hundred of them.
+        logs = Logs()
+        logs._logs = (*self._logs[drop:], log)
         logs._written = self._written[drop:]
+        logs.size = self.size + _size(log) - sum(map(_size, self._logs[:drop]))
         return logs
 
     def written(self, write: Callable[[Log], bytes]) -> bytes:
@@ -187,6 +190,10 @@ class Logs(Sequence[Log]):
         if len(self._written) < len(self._logs):
             self._written = (*self._written, *map(write, self._logs[len(self._written) :]))
         return b"".join(self._written)
+
+
+def _size(log: Log) -> int:
+    return len(log.message.encode())
 
 
 class Details(Struct, frozen=True):
