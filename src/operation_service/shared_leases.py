@@ -112,7 +112,7 @@ class SharedLeases:
         lease.used_at = now
         if lease.keys >= _KEYS_PER_LEASE:
             self._close(lease)
-        return Place(lease.id, now, max(seconds, math.floor((lease.ends_at - now) * 1000) / 1000))
+        return Place(lease.id, now, max(float(seconds), math.floor((lease.ends_at - now) * 1000) / 1000))
 
     def leave(self, lease_id: int) -> None:
         """Give a place back: the key is certain not to hang on the lease (any more). Other leases are none of ours."""

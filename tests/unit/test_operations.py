@@ -11,7 +11,8 @@ from operation_service.etcd_store import Attempt, Committed
 from operation_service.model import Snapshot, View
 from operation_service.operations import Operations
 
-SOON = Deadline(60)
+SOON = Deadline(3_600)
+"""Made when the tests are collected, and they take minutes."""
 
 
 async def test_a_renewal_at_a_replica_that_knew_nothing_is_made_though_etcd_stumbled() -> None:
