@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import groupby
@@ -90,9 +90,11 @@ class EtcdWatch:
         call = cast("Any", etcdrpc).WatchStub(channel).Watch(metadata=HAS_LEADER)
         # Its stream would be silent until the connection times out, when the member is left.
         leaving = asyncio.ensure_future(self._etcd.left(channel))
-        leaving.add_done_callback(lambda _: call.cancel())
         try:
-            await call.write(etcdrpc.WatchRequest(create_request=create))
+            await _unless(leaving, call.write(etcdrpc.WatchRequest(create_request=create)))
+            # From here on cancelling the call is enough, and costs nothing as long as the member is not left; a write
+            # to a member that cannot be reached waits for ever, for what a cancelled call never sends.
+            leaving.add_done_callback(lambda _: call.cancel())
             while (response := await call.read()) is not grpc.aio.EOF:
                 if response.compact_revision:
                     raise RevisionCompactedError(response.compact_revision)
@@ -121,6 +123,22 @@ class EtcdWatch:
         """
         if not await self._etcd.is_kept(self._keys.start, self._next_revision - 1, Deadline(_READ_SECONDS)):
             raise RevisionCompactedError(self._next_revision)
+
+
+async def _unless(leaving: "asyncio.Future[None]", step: Awaitable[Any]) -> Any:  # noqa: ANN401, as gRPC types it
+    """Take a step, unless the member is left first.
+
+    Raises:
+        StoreUnavailableError: The member was left.
+    """
+    following = asyncio.ensure_future(step)
+    try:
+        await asyncio.wait({following, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not following.done():
+            raise StoreUnavailableError("its member was left")
+        return following.result()
+    finally:
+        following.cancel()
 
 
 def _by_revision(events: Iterable[EtcdEvent]) -> list[Batch]:

@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 import pytest
 from etcd3.etcdrpc import RangeRequest, StatusRequest, TxnRequest
+from etcd_hands import EtcdHands
 from links import Link, Mode, linked
 from waiting import soon
 
@@ -13,6 +15,9 @@ from operation_service import etcd_ops
 from operation_service.clock import Deadline
 from operation_service.errors import StoreUnavailableError
 from operation_service.etcd_client import EtcdClient, bears_cancelled_reads
+from operation_service.etcd_watch import EtcdWatch
+from operation_service.keys import prefix_range
+from operation_service.settings import Settings
 
 GONE = "http://127.0.0.1:1"
 
@@ -136,3 +141,29 @@ async def test_a_member_tells_its_version_once_it_answers(etcd: str) -> None:
     feeling.cancel()
     await asyncio.wait({feeling})
     await client.close()
+
+
+@pytest.mark.parametrize("turns", [0, 50], ids=["before it is asked", "while it is asked"])
+async def test_a_watch_leaves_a_member_that_takes_connections_and_says_nothing(
+    etcd: str, settings: Settings, hands: EtcdHands, turns: int
+) -> None:
+    """Nothing of a call is sent there; and what waits for that, waits for ever."""
+
+    async def say_nothing(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(60)
+
+    silent = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
+    host, port = silent.sockets[0].getsockname()
+    client = EtcdClient([f"http://{host}:{port}", etcd])
+    watch = EtcdWatch(client, prefix_range(settings.key_prefix.encode()), await hands.revision() + 1)
+    async with aclosing(watch.batches()) as batches:
+        first = asyncio.ensure_future(anext(batches))
+        for _ in range(turns):
+            await asyncio.sleep(0.01)
+        client.leave(client.channel)
+        await hands.put("key", b"value")
+        async with asyncio.timeout(20):
+            (event,) = (await first).events
+    assert event.kv.value == b"value"
+    await client.close()
+    silent.close()
