@@ -99,14 +99,14 @@ class SharedLeases:
             StoreUnavailableError: etcd could not be reached before the deadline.
             StoreOutOfSpaceError: etcd takes no changes.
         """
-        now = self._clock.monotonic()
-        self._tidy(now)
-        needed = now + seconds
+        self._tidy(self._clock.monotonic())
         while True:
-            lease = self._fitting(needed) or await self._granted(seconds, needed, deadline)
-            # So many may have waited for it that it is full by now; and after a sleep of this process it may be one
-            # that held nothing for so long that it was ended.
-            if lease.keys < _KEYS_PER_LEASE and lease.id in self._by_id:
+            now = self._clock.monotonic()
+            lease = self._fitting(now + seconds) or await self._granted(seconds, now + seconds, deadline)
+            latest = self._clock.monotonic() + seconds + self._tolerance
+            # So many may have waited for it that it is full by now; after a sleep of this process it may be one that
+            # held nothing for so long that it was ended; and it may have been granted to end far later than promised.
+            if lease.keys < _KEYS_PER_LEASE and lease.id in self._by_id and lease.ends_at <= latest:
                 break
         lease.keys += 1
         lease.used_at = now
