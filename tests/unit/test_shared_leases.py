@@ -27,14 +27,16 @@ class Etcd:
         self.may_answer = asyncio.Event()
         self.may_answer.set()
         self.error: Exception | None = None
+        self.least_seconds = 0
 
     async def grant(self, seconds: int, _deadline: Deadline) -> Lease:
         asked_at = self.clock.monotonic()
         await self.may_answer.wait()
         if self.error is not None:
             raise self.error
-        lease = Lease(len(self.ends) + 1, seconds, asked_at)
-        self.ends[lease.id] = asked_at + seconds
+        ttl = max(seconds, self.least_seconds)
+        lease = Lease(len(self.ends) + 1, ttl, asked_at)
+        self.ends[lease.id] = asked_at + ttl
         return lease
 
     async def revoke(self, lease_id: int, _deadline: Deadline) -> None:
@@ -77,6 +79,14 @@ class TestHowLongAPlaceLasts:
             place = await leases.take(30 + step % 3, SOON)
             assert 30 + step % 3 <= place.seconds <= 31 + step % 3
             assert place.taken_at + place.seconds <= etcd.ends[place.lease_id]
+
+    async def test_it_is_what_etcd_grants_at_the_least_where_that_is_more(
+        self, leases: SharedLeases, etcd: Etcd
+    ) -> None:
+        """8 s with an election timeout of 5 s (ETCD_FACTS, Leases)."""
+        etcd.least_seconds = 8
+        async with asyncio.timeout(5):
+            assert (await leases.take(2, SOON)).seconds == 8
 
     async def test_keys_that_end_in_the_same_second_share_a_lease(
         self, leases: SharedLeases, clock: FakeClock, etcd: Etcd
