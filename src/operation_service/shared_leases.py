@@ -100,16 +100,21 @@ class SharedLeases:
             StoreOutOfSpaceError: etcd takes no changes.
         """
         self._tidy(self._clock.monotonic())
-        is_too_long = False
+        may_join = True
         while True:
             now = self._clock.monotonic()
-            lease = self._fitting(now + seconds) or await self._granted(seconds, now + seconds, deadline)
-            latest = self._clock.monotonic() + seconds + self._tolerance
+            needed = now + seconds
+            lease = self._fitting(needed)
+            if lease is None:
+                joined = self._grant_for(needed) if may_join else None
+                lease = await self._answered(joined or self._ask(seconds, needed), deadline)
+                if joined and lease.ends_at > self._clock.monotonic() + seconds + self._tolerance:
+                    # It had to be asked for again at another member, and ends later than was promised.
+                    may_join = False
+                    continue
             # So many may have waited for it that it is full by now; after a sleep of this process it may be one that
-            # held nothing for so long that it was ended; and it may have been granted to end far later than promised.
-            # If the next one does so too, etcd grants no less (8 s with an election timeout of 5 s).
-            was_too_long, is_too_long = is_too_long, lease.ends_at > latest
-            if lease.keys < _KEYS_PER_LEASE and lease.id in self._by_id and (was_too_long or not is_too_long):
+            # held nothing for so long that it was ended.
+            if lease.keys < _KEYS_PER_LEASE and lease.id in self._by_id:
                 break
         lease.keys += 1
         lease.used_at = now
@@ -152,15 +157,16 @@ class SharedLeases:
                     return lease
         return None
 
-    async def _granted(self, seconds: int, needed: float, deadline: Deadline) -> _SharedLease:
-        """Wait for a lease that has been asked for and will do, or ask for one."""
-        grant = self._grant_for(needed)
-        if grant is None:
-            extra = self._extra(needed)
-            granting = asyncio.create_task(self._grant(seconds + extra))
-            grant = _Grant(needed + extra, 0, granting)
-            self._grants.append(grant)
-            granting.add_done_callback(functools.partial(self._has_granted, grant))
+    def _ask(self, seconds: int, needed: float) -> _Grant:
+        """Ask for a lease, on which others may join in."""
+        extra = self._extra(needed)
+        granting = asyncio.create_task(self._grant(seconds + extra))
+        grant = _Grant(needed + extra, 0, granting)
+        self._grants.append(grant)
+        granting.add_done_callback(functools.partial(self._has_granted, grant))
+        return grant
+
+    async def _answered(self, grant: _Grant, deadline: Deadline) -> _SharedLease:
         grant.waiting += 1
         try:
             async with asyncio.timeout(deadline.remaining()):

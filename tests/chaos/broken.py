@@ -7,6 +7,7 @@ import asyncio
 import sys
 from collections.abc import Callable
 
+from chaos.gathering import gather
 from chaos.schedule import Kind
 
 from operation_service import cli
@@ -24,12 +25,15 @@ EXPIRY = "expiry"
 EARLY_EXPIRY = "early-expiry"
 """What is still there half a second before its deadline is taken for what has outlived its time."""
 
+_LATE_SECONDS = 1.0
+"""A lock has to run out between a decision and its commit for it to show that nobody checks."""
 _EARLY_SECONDS = 1.5
 """The service waits for a second, to let etcd do it."""
 
 
 def break_guards(*, record_too: bool) -> None:
-    """Leave guards out of every transaction."""
+    """Leave guards out of every transaction, each made a moment later than usual, when others have changed things."""
+    gather(_LATE_SECONDS)
     whole = EtcdStore._guards  # noqa: SLF001
 
     def guards(self: EtcdStore, attempt: Attempt) -> list[Guard]:

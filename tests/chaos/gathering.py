@@ -13,13 +13,13 @@ from operation_service.together import Answer, Request, Together, _Waiting
 _SECONDS = 0.12
 
 
-def gather() -> None:
-    """Let everything wait before it is sent."""
+def gather(most_seconds: float = _SECONDS) -> None:
+    """Let everything wait before it is sent, up to so long."""
     at_once = Together._send  # noqa: SLF001
 
     async def send(self: Together[Request, Answer], some: list[_Waiting[Request, Answer]]) -> None:
         """Wait, and take what has come meanwhile."""
-        await asyncio.sleep(random.uniform(0.0, _SECONDS))
+        await asyncio.sleep(random.uniform(0.0, most_seconds))
         await at_once(self, some + self._next())
 
     Together._send = send  # type: ignore[method-assign]  # noqa: SLF001

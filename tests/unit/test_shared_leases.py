@@ -28,10 +28,13 @@ class Etcd:
         self.may_answer.set()
         self.error: Exception | None = None
         self.least_seconds = 0
+        self.is_asked_again = False
 
     async def grant(self, seconds: int, _deadline: Deadline) -> Lease:
         asked_at = self.clock.monotonic()
         await self.may_answer.wait()
+        if self.is_asked_again:
+            asked_at = self.clock.monotonic()
         if self.error is not None:
             raise self.error
         ttl = max(seconds, self.least_seconds)
@@ -220,6 +223,23 @@ class TestWhoWaitsForAGrant:
         etcd.may_answer.set()
         await asyncio.gather(*taking)
         assert len(etcd.ends) <= 2
+
+    async def test_gets_one_of_its_own_if_it_was_granted_so_late_that_it_ends_too_late(
+        self, leases: SharedLeases, etcd: Etcd, clock: FakeClock
+    ) -> None:
+        """The leader was cut off: the grant was asked for again at another member 2.2 s later, and lasted from then."""
+        etcd.may_answer.clear()
+        longer = asyncio.create_task(leases.take(4, SOON))
+        await settled()
+        clock.push(monotonic=1.5)
+        shorter = asyncio.create_task(leases.take(2, SOON))
+        await settled()
+        clock.push(monotonic=0.7)
+        etcd.is_asked_again = True
+        etcd.may_answer.set()
+        now = clock.monotonic()
+        assert (await longer).lease_id != (await shorter).lease_id
+        assert now + 2 <= etcd.ends[(await shorter).lease_id] <= now + 3
 
     async def test_does_not_end_it_for_the_others_when_it_goes(self, leases: SharedLeases, etcd: Etcd) -> None:
         etcd.may_answer.clear()
