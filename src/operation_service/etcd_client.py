@@ -15,26 +15,26 @@ import contextlib
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar, cast
-from urllib.parse import urlsplit
 
-import grpc
 from etcd3 import etcdrpc
+from google.protobuf.message import Message
+from grpc import StatusCode
 
 from operation_service.clock import Deadline
 from operation_service.errors import OperationError, StoreOutOfSpaceError, StoreUnavailableError
+from operation_service.grpc_client import Answer, Channel, RpcError, UnaryCall
 
 _log = logging.getLogger(__name__)
 
-_REFUSALS = {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.INVALID_ARGUMENT}
+_REFUSALS = {StatusCode.UNAUTHENTICATED, StatusCode.PERMISSION_DENIED, StatusCode.INVALID_ARGUMENT}
 """What another attempt would meet just the same."""
 
-_SILENCE = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
+_SILENCE = {StatusCode.UNAVAILABLE, StatusCode.DEADLINE_EXCEEDED}
 """What a member answers that is no use at the moment, or has no leader."""
 
-HAS_LEADER = (("hasleader", "true"),)
+_METADATA = (("hasleader", "true"),)
 """Makes a member that has lost the quorum say so, instead of answering nothing (ETCD_FACTS, Python clients)."""
 
 _ATTEMPT_SECONDS = 1.0
@@ -50,20 +50,6 @@ _PANICKING = (((3, 4, 21), (3, 4, 23)), ((3, 5, 0), (3, 5, 7)))
 """Versions, from the first on and before the second, that end with a panic when a transaction of reads is cancelled,
 or runs out of time (etcd issues 14110 and 14891)."""
 _HISTORY_ATTEMPTS = 3
-
-_CHANNEL_OPTIONS = (
-    ("grpc.max_receive_message_length", -1),
-    ("grpc.max_send_message_length", -1),
-    ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.max_reconnect_backoff_ms", 1_000),
-    # Notices a member that holds its connections and says nothing; etcd refuses pings more often than every 5 s.
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 2_000),
-    ("grpc.http2.ping_timeout_ms", 2_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-)
-
-Response = TypeVar("Response")
 
 
 class LeaseGoneError(Exception):
@@ -90,30 +76,19 @@ class Lease:
     asked_at: float
 
 
-class _Call(Protocol):
-    def __call__(self, request: Any, *, timeout: float, metadata: Any) -> Awaitable[Any]: ...  # noqa: ANN401
-
-
 class _Member:
     """One etcd member, on a channel of its own."""
 
     def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        self.address = parts.netloc
+        self.channel = channel = Channel(url, _METADATA)
+        self.address = channel.address
         self.is_well = True
-        self.channel = (
-            grpc.aio.secure_channel(self.address, grpc.ssl_channel_credentials(), options=_CHANNEL_OPTIONS)
-            if parts.scheme == "https"
-            else grpc.aio.insecure_channel(self.address, options=_CHANNEL_OPTIONS)
-        )
-        kv = cast("Any", etcdrpc).KVStub(self.channel)
-        lease = cast("Any", etcdrpc).LeaseStub(self.channel)
-        self.range: _Call = kv.Range
-        self.txn: _Call = kv.Txn
-        self.grant: _Call = lease.LeaseGrant
-        self.revoke: _Call = lease.LeaseRevoke
-        self.time_to_live: _Call = lease.LeaseTimeToLive
-        self.status: _Call = cast("Any", etcdrpc).MaintenanceStub(self.channel).Status
+        self.range = channel.unary("/etcdserverpb.KV/Range", etcdrpc.RangeResponse)
+        self.txn = channel.unary("/etcdserverpb.KV/Txn", etcdrpc.TxnResponse)
+        self.grant = channel.unary("/etcdserverpb.Lease/LeaseGrant", etcdrpc.LeaseGrantResponse)
+        self.revoke = channel.unary("/etcdserverpb.Lease/LeaseRevoke", etcdrpc.LeaseRevokeResponse)
+        self.time_to_live = channel.unary("/etcdserverpb.Lease/LeaseTimeToLive", etcdrpc.LeaseTimeToLiveResponse)
+        self.status = channel.unary("/etcdserverpb.Maintenance/Status", etcdrpc.StatusResponse)
         self.bears_cancelled_reads: bool | None = None
 
 
@@ -139,11 +114,11 @@ class EtcdClient:
         self._moved = asyncio.Event()
 
     @property
-    def channel(self) -> grpc.aio.Channel:
+    def channel(self) -> Channel:
         """The channel to the member in use, for a stream."""
         return self._members[self._current].channel
 
-    def leave(self, channel: grpc.aio.Channel) -> None:
+    def leave(self, channel: Channel) -> None:
         """Use another member than the one behind a channel that has failed, if it is still the one in use.
 
         The next one that answered when it was last asked; or just the next one, if none did.
@@ -168,22 +143,25 @@ class EtcdClient:
         request = etcdrpc.RangeRequest(key=b"pulse", count_only=True)
         while True:
             was_well = member.is_well
+            asked_at = asyncio.get_running_loop().time()
             try:
-                await member.range(request, timeout=_ATTEMPT_SECONDS, metadata=HAS_LEADER)
+                await member.range(request, timeout=_ATTEMPT_SECONDS)
                 member.is_well = True
                 if member.bears_cancelled_reads is None or not was_well:
                     # It may have come back as another version.
-                    status = await member.status(etcdrpc.StatusRequest(), timeout=_ATTEMPT_SECONDS, metadata=HAS_LEADER)
+                    status = await member.status(etcdrpc.StatusRequest(), timeout=_ATTEMPT_SECONDS)
                     member.bears_cancelled_reads = bears_cancelled_reads(status.version)
-            except grpc.aio.AioRpcError as error:
-                member.is_well = error.code() not in _SILENCE
+            except RpcError as error:
+                member.is_well = error.code not in _SILENCE
                 if not member.is_well:
                     self.leave(member.channel)
+                    # After a cut a connection may take minutes to find out that its packets can pass again.
+                    member.channel.end_if_silent(asked_at)
             if was_well is not member.is_well:
                 _log.info("etcd at %s %s", member.address, "answers again" if member.is_well else "does not answer")
             await asyncio.sleep(_PULSE_SECONDS)
 
-    async def left(self, channel: grpc.aio.Channel) -> None:
+    async def left(self, channel: Channel) -> None:
         """Wait until another member is in use than the one behind a channel.
 
         A stream tells nothing while nothing happens: that its member is silent shows in the calls made beside it.
@@ -203,7 +181,7 @@ class EtcdClient:
             StoreUnavailableError: etcd could not be reached before the deadline.
             RevisionGoneError: The revision asked for is compacted, or lies in the future.
         """
-        return await self._call(lambda member: member.range, request, etcdrpc.RangeResponse, deadline)
+        return await self._call(lambda member: member.range, request, deadline)
 
     async def is_kept(self, key: bytes, revision: int, deadline: Deadline) -> bool:
         """Whether etcd can still be read as it was at a revision (0: as it is now, always).
@@ -233,7 +211,7 @@ class EtcdClient:
         """Carry out a transaction of ranges, all of them at one revision. Raises like `range`."""
         if self.reads_at_once:
             try:
-                return await self._call(lambda member: member.txn, request, etcdrpc.TxnResponse, deadline)
+                return await self._call(lambda member: member.txn, request, deadline)
             except StoreOutOfSpaceError:
                 # Some versions, 3.5.1 for one, refuse every transaction then; ranges alone they still answer.
                 pass
@@ -264,7 +242,7 @@ class EtcdClient:
             StoreOutOfSpaceError: etcd takes no changes.
             LeaseGoneError: A lease in it has ended; nothing was changed.
         """
-        return await self._call(lambda member: member.txn, request, etcdrpc.TxnResponse, deadline, is_repeatable=False)
+        return await self._call(lambda member: member.txn, request, deadline, is_repeatable=False)
 
     async def grant(self, ttl_seconds: int, deadline: Deadline) -> Lease:
         """Grant a lease. One whose answer was lost holds no key, and ends by itself.
@@ -276,12 +254,12 @@ class EtcdClient:
         request = etcdrpc.LeaseGrantRequest(TTL=ttl_seconds)
         asked_at = 0.0
 
-        def rpc(member: _Member) -> _Call:
+        def rpc(member: _Member) -> UnaryCall[etcdrpc.LeaseGrantResponse]:
             nonlocal asked_at
             asked_at = self._monotonic()
             return member.grant
 
-        response = await self._call(rpc, request, etcdrpc.LeaseGrantResponse, deadline)
+        response = await self._call(rpc, request, deadline)
         return Lease(response.ID, response.TTL, asked_at)
 
     async def time_to_live(self, lease_id: int, deadline: Deadline) -> int:
@@ -292,9 +270,7 @@ class EtcdClient:
         """
         request = etcdrpc.LeaseTimeToLiveRequest(ID=lease_id)
         try:
-            response = await self._call(
-                lambda member: member.time_to_live, request, etcdrpc.LeaseTimeToLiveResponse, deadline
-            )
+            response = await self._call(lambda member: member.time_to_live, request, deadline)
         except LeaseGoneError:
             return -1
         return response.TTL
@@ -307,32 +283,31 @@ class EtcdClient:
         """
         request = etcdrpc.LeaseRevokeRequest(ID=lease_id)
         try:
-            await self._call(lambda member: member.revoke, request, etcdrpc.LeaseRevokeResponse, deadline)
+            await self._call(lambda member: member.revoke, request, deadline)
         except LeaseGoneError:
             return
 
     async def _call(
         self,
-        rpc: Callable[[_Member], _Call],
-        request: object,
-        _answer: type[Response],
+        rpc: Callable[[_Member], UnaryCall[Answer]],
+        request: Message,
         deadline: Deadline,
         *,
         is_repeatable: bool = True,
-    ) -> Response:
+    ) -> Answer:
         while True:
             member = self._members[self._current]
             timeout = min(deadline.remaining(), _ATTEMPT_SECONDS)
             if timeout <= 0:
                 raise StoreUnavailableError("no answer in time")
             try:
-                response = await rpc(member)(request, timeout=timeout, metadata=HAS_LEADER)
-            except grpc.aio.AioRpcError as error:
+                response = await rpc(member)(request, timeout=timeout)
+            except RpcError as error:
                 failure = translate(error)
                 try:
-                    if not isinstance(failure, StoreUnavailableError) or error.code() in _REFUSALS:
+                    if not isinstance(failure, StoreUnavailableError) or error.code in _REFUSALS:
                         raise failure from error
-                    if error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED or timeout >= _ATTEMPT_SECONDS:
+                    if error.code is not StatusCode.DEADLINE_EXCEEDED or timeout >= _ATTEMPT_SECONDS:
                         # A caller in a hurry says nothing about the member.
                         self.leave(member.channel)
                     if failure.is_outcome_unknown and not is_repeatable:
@@ -345,7 +320,7 @@ class EtcdClient:
                     del failure
             else:
                 self._unreachable_since = None
-                return cast("Response", response)
+                return response
 
     def _is_given_up(self) -> bool:
         now = asyncio.get_running_loop().time()
@@ -354,12 +329,12 @@ class EtcdClient:
         return now - self._unreachable_since > _GIVE_UP_AFTER_SECONDS
 
 
-def translate(error: grpc.aio.AioRpcError) -> OperationError | LeaseGoneError | RevisionGoneError:
+def translate(error: RpcError) -> OperationError | LeaseGoneError | RevisionGoneError:
     """Translate what etcd, or the way to it, says went wrong.
 
     etcd's own errors are told apart by their texts (its api/v3/v3rpc/rpctypes/error.go): one code stands for several.
     """
-    code, details = error.code(), error.details() or ""
+    code, details = error.code, error.details
     if "requested lease not found" in details:
         return LeaseGoneError()
     if "database space exceeded" in details:
@@ -369,8 +344,8 @@ def translate(error: grpc.aio.AioRpcError) -> OperationError | LeaseGoneError | 
     if code in _REFUSALS:
         _log.error("etcd refuses a call of the service: %s: %s", code.name, details)
         return StoreUnavailableError("etcd refuses the service's call", is_refused=True)
-    was_not_carried_out = "failed to connect" in details or "no leader" in details
-    why = "it did not answer in time" if code is grpc.StatusCode.DEADLINE_EXCEEDED else "it cannot be reached"
+    was_not_carried_out = error.is_untouched or "no leader" in details
+    why = "it did not answer in time" if code is StatusCode.DEADLINE_EXCEEDED else "it cannot be reached"
     if "no leader" in details:
         why = "it has no leader"
     return StoreUnavailableError(why, is_outcome_unknown=not was_not_carried_out)

@@ -2,25 +2,26 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, cast
 
-import grpc
 from etcd3 import etcdrpc
 from etcd3.etcdrpc.kv_pb2 import Event as EtcdEvent
 
 from operation_service.clock import Deadline
 from operation_service.errors import RevisionCompactedError, StoreUnavailableError
-from operation_service.etcd_client import HAS_LEADER, EtcdClient
+from operation_service.etcd_client import EtcdClient
+from operation_service.grpc_client import Channel, RpcError
 from operation_service.keys import KeyRange
 
 _log = logging.getLogger(__name__)
 
 _PAUSE_SECONDS = 0.2
 _READ_SECONDS = 2.0
+_TURNS = 5
+"""Of the event loop, until what came with a message of the watch is answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ class EtcdWatch:
                             self._next_revision = batch.revision + 1
                             yield batch
                 _log.info("etcd has ended a watch; it goes on at revision %d", self._next_revision)
-            except (grpc.aio.AioRpcError, StoreUnavailableError) as error:
+            except (RpcError, StoreUnavailableError) as error:
                 _log.debug("a watch of etcd broke: %s", error)
             self._etcd.leave(channel)
             if self._broken_since is None:
@@ -82,20 +83,21 @@ class EtcdWatch:
                 raise StoreUnavailableError("it cannot be reached")
             await asyncio.sleep(_PAUSE_SECONDS)
 
-    async def _stream(self, channel: grpc.aio.Channel) -> AsyncGenerator[etcdrpc.WatchResponse, None]:
+    async def _stream(self, channel: Channel) -> AsyncGenerator[etcdrpc.WatchResponse, None]:
         # Without prev_kv: to look up what was there before took half of etcd's time under load.
         create = etcdrpc.WatchCreateRequest(
             key=self._keys.start, range_end=self._keys.end, start_revision=self._next_revision
         )
-        call = cast("Any", etcdrpc).WatchStub(channel).Watch(metadata=HAS_LEADER)
-        # Its stream would be silent until the connection times out, when the member is left.
+        call = await channel.stream("/etcdserverpb.Watch/Watch", etcdrpc.WatchRequest(create_request=create))
+        # Its stream would be silent until the connection is given up, when the member is left.
         leaving = asyncio.ensure_future(self._etcd.left(channel))
+        leaving.add_done_callback(lambda _: call.cancel())
         try:
-            await _unless(leaving, call.write(etcdrpc.WatchRequest(create_request=create)))
-            # From here on cancelling the call is enough, and costs nothing as long as the member is not left; a write
-            # to a member that cannot be reached waits for ever, for what a cancelled call never sends.
-            leaving.add_done_callback(lambda _: call.cancel())
-            while (response := await call.read()) is not grpc.aio.EOF:
+            while (data := await call.read()) is not None:
+                # The answers to calls come together with the news of what they changed, and are waited for.
+                for _ in range(_TURNS):
+                    await asyncio.sleep(0)
+                response = etcdrpc.WatchResponse.FromString(data)
                 if response.compact_revision:
                     raise RevisionCompactedError(response.compact_revision)
                 if response.canceled:
@@ -105,12 +107,6 @@ class EtcdWatch:
                     # Only now: before the watch stood, its history could still be compacted away.
                     await self._make_sure_of_history()
                 yield response
-        except asyncio.CancelledError:
-            # So gRPC tells that the call was cancelled; or it is the task.
-            task = asyncio.current_task()
-            if not leaving.done() or (task is not None and task.cancelling()):
-                raise
-            raise StoreUnavailableError("its member was left") from None
         finally:
             leaving.cancel()
             call.cancel()
@@ -123,22 +119,6 @@ class EtcdWatch:
         """
         if not await self._etcd.is_kept(self._keys.start, self._next_revision - 1, Deadline(_READ_SECONDS)):
             raise RevisionCompactedError(self._next_revision)
-
-
-async def _unless(leaving: "asyncio.Future[None]", step: Awaitable[Any]) -> Any:  # noqa: ANN401, as gRPC types it
-    """Take a step, unless the member is left first.
-
-    Raises:
-        StoreUnavailableError: The member was left.
-    """
-    following = asyncio.ensure_future(step)
-    try:
-        await asyncio.wait({following, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not following.done():
-            raise StoreUnavailableError("its member was left")
-        return following.result()
-    finally:
-        following.cancel()
 
 
 def _by_revision(events: Iterable[EtcdEvent]) -> list[Batch]:

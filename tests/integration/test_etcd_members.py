@@ -114,10 +114,10 @@ async def test_reads_go_together_only_where_no_member_is_known_to_panic_when_the
         member.bears_cancelled_reads = bears
         whole = member.txn
 
-        def txn(request: Any, *, timeout: float, metadata: Any, whole: Any = whole) -> Any:
+        def txn(request: Any, *, timeout: float, whole: Any = whole) -> Any:
             nonlocal transactions
             transactions += 1
-            return whole(request, timeout=timeout, metadata=metadata)
+            return whole(request, timeout=timeout)
 
         member.txn = txn
     try:
@@ -131,7 +131,7 @@ async def test_reads_go_together_only_where_no_member_is_known_to_panic_when_the
 async def test_a_member_tells_its_version_once_it_answers(etcd: str) -> None:
     client = EtcdClient([etcd])
     (member,) = client._members  # noqa: SLF001
-    version = (await member.status(StatusRequest(), timeout=10, metadata=())).version
+    version = (await member.status(StatusRequest(), timeout=10)).version
     feeling = asyncio.ensure_future(client.feel_pulses())
 
     async def is_known() -> bool:

@@ -3,10 +3,10 @@
 import asyncio
 from collections.abc import AsyncIterator
 
-import grpc
 import pytest
 
 from operation_service.etcd_client import EtcdClient, bears_cancelled_reads
+from operation_service.grpc_client import Channel
 
 URLS = ["http://127.0.0.1:1", "http://127.0.0.1:2", "http://127.0.0.1:3"]
 
@@ -18,7 +18,7 @@ async def client() -> AsyncIterator[EtcdClient]:
     await client.close()
 
 
-def leave(client: EtcdClient) -> grpc.aio.Channel:
+def leave(client: EtcdClient) -> Channel:
     """Leave the member in use; returns its channel."""
     channel = client.channel
     client.leave(channel)
