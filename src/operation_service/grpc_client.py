@@ -69,7 +69,7 @@ class Channel:
 
     Args:
         url: "http://host:port" or "https://host:port".
-        metadata: What each call carries besides, with short ASCII names and values.
+        metadata: What each call carries besides, in ASCII.
     """
 
     def __init__(self, url: str, metadata: tuple[tuple[str, str], ...] = ()) -> None:

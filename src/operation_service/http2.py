@@ -76,8 +76,21 @@ class Stream(Protocol):
 
 
 def literal(name: bytes, value: bytes) -> bytes:
-    """Write a header, name and value shorter than 127 bytes, as they are and not to be indexed (RFC 7541, 6.2.2)."""
-    return b"\x00" + bytes([len(name)]) + name + bytes([len(value)]) + value
+    """Write a header as it is, and not to be indexed (RFC 7541, 6.2.2)."""
+    return b"\x00" + _length(name) + name + _length(value) + value
+
+
+def _length(text: bytes) -> bytes:
+    """Write the length of a string that is not compressed (RFC 7541, 5.1 and 5.2)."""
+    rest = len(text) - 0x7F
+    if rest < 0:
+        return bytes([len(text)])
+    written = bytearray([0x7F])
+    while rest >= 0x80:  # noqa: PLR2004, what seven bits hold
+        written.append(rest & 0x7F | 0x80)
+        rest >>= 7
+    written.append(rest)
+    return bytes(written)
 
 
 def _frame(kind: int, flags: int, stream_id: int, payload: bytes) -> bytes:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any, cast
 
 import grpc
@@ -20,7 +21,7 @@ ECHO, HANG, REFUSE, COUNT = "/test.Echo/Echo", "/test.Echo/Hang", "/test.Echo/Re
 class Server:
     """A gRPC server with gRPC's own code."""
 
-    def __init__(self) -> None:
+    def __init__(self, credentials: grpc.ServerCredentials | None = None) -> None:
         self.server = grpc.aio.server(options=(("grpc.max_receive_message_length", -1), ("grpc.so_reuseport", 0)))
         self.metadata: dict[str, Any] = {}
         self.seconds = 0.0
@@ -33,7 +34,11 @@ class Server:
             "Count": grpc.stream_stream_rpc_method_handler(cast("Any", self.count)),
         }
         self.server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Echo", handlers),))
-        self.port = self.server.add_insecure_port("127.0.0.1:0")
+        self.port = (
+            self.server.add_secure_port("127.0.0.1:0", credentials)
+            if credentials
+            else self.server.add_insecure_port("127.0.0.1:0")
+        )
 
     async def echo(self, request: bytes, context: Any) -> bytes:
         self.metadata = dict(context.invocation_metadata())
@@ -212,6 +217,31 @@ class TestTheConnection:
         await asyncio.sleep(0.05)
         await channel.close()
         assert (await failure(calling)).is_untouched
+
+
+TLS = Path(__file__).parent / "tls"
+"""For loopback, a certificate that is its own authority, good until 2126, and its key."""
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+async def test_a_server_with_tls_is_believed_if_the_system_knows_its_authority(
+    monkeypatch: pytest.MonkeyPatch, *, is_known: bool
+) -> None:
+    keys = [((TLS / "key.pem").read_bytes(), (TLS / "certificate.pem").read_bytes())]
+    server = Server(grpc.ssl_server_credentials(keys))
+    await server.server.start()
+    if is_known:
+        monkeypatch.setenv("SSL_CERT_FILE", str(TLS / "certificate.pem"))
+    channel = Channel(f"https://127.0.0.1:{server.port}")
+    calling = channel.unary(ECHO, BytesValue)(BytesValue(value=b"x" * 100_000), timeout=20)
+    if is_known:
+        assert len((await calling).value) == 100_000
+    else:
+        error = await failure(calling)
+        assert error.is_untouched
+        assert "certificate" in error.details
+    await channel.close()
+    await server.server.stop(None)
 
 
 class TestAStream:

@@ -4,7 +4,7 @@ import struct
 from dataclasses import dataclass, field
 
 import pytest
-from hpack import Encoder
+from hpack import Decoder, Encoder
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -103,6 +103,12 @@ def answer(stream: int) -> bytes:
         + frame(DATA, 0, stream, b"wer")
         + frame(HEADERS, END_HEADERS | END_STREAM, stream, last)
     )
+
+
+@pytest.mark.parametrize("size", [0, 1, 126, 127, 128, 254, 255, 256, 5_000])
+def test_headers_of_any_length_are_written_so_that_they_can_be_read(size: int) -> None:
+    block = literal(b"name", b"v" * size) + literal(b"n" * size, b"value")
+    assert [tuple(pair) for pair in Decoder().decode(block)] == [("name", "v" * size), ("n" * size, "value")]
 
 
 class TestWhatItSends:
