@@ -6,9 +6,22 @@ for what a caller's deadline is about.
 
 import asyncio
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 _EVERY_SECONDS = 0.2
+
+
+class Bounded(Protocol):
+    """What may last until its time has come.
+
+    Attributes:
+        due_at: When that is, by the event loop's clock.
+    """
+
+    due_at: float
+
+    def end(self) -> None:
+        """End it."""
 
 
 class Bound:
@@ -57,7 +70,7 @@ class Bounds:
 
     def __init__(self) -> None:
         self.loop: asyncio.AbstractEventLoop | None = None
-        self._bounds: set[Bound] = set()
+        self._bounds: set[Bounded] = set()
         self._timer: asyncio.TimerHandle | None = None
 
     def within(self, seconds: float) -> Bound:
@@ -66,13 +79,15 @@ class Bounds:
             self.loop = asyncio.get_running_loop()
         return Bound(self, self.loop.time() + seconds)
 
-    def add(self, bound: Bound) -> None:
+    def add(self, bound: Bounded) -> None:
         """Watch over a bound."""
         self._bounds.add(bound)
-        if self._timer is None and self.loop is not None:
+        if self.loop is None:
+            self.loop = asyncio.get_running_loop()
+        if self._timer is None:
             self._timer = self.loop.call_later(_EVERY_SECONDS, self._look)
 
-    def discard(self, bound: Bound) -> None:
+    def discard(self, bound: Bounded) -> None:
         """Watch over it no more."""
         self._bounds.discard(bound)
 

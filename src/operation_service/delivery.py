@@ -8,14 +8,14 @@ connection ends, or there are too many such calls (`lingering.py`).
 import asyncio
 import contextlib
 import math
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
 from google.protobuf.message import Message
 
-from operation_service.bounds import Bound, Bounds
-from operation_service.grpc_server import current_call
+from operation_service.bounds import Bounded, Bounds
+from operation_service.grpc_server import ServedCall, current_call
 from operation_service.lingering import Lingering
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -34,6 +34,33 @@ class CallerGoneError(Exception):
     """The call is over: nobody is there to read."""
 
 
+class _HandedOver:
+    """An answer that gRPC writes by itself, once the call's coroutine has returned it."""
+
+    __slots__ = ("_delivery", "_on_over", "call", "due_at", "is_over", "size")
+
+    def __init__(self, delivery: "Delivery", call: ServedCall, size: int, on_over: Callable[[], None]) -> None:
+        self._delivery = delivery
+        self._on_over = on_over
+        self.call = call
+        self.size = size
+        self.due_at = math.inf
+        self.is_over = False
+
+    def end(self) -> None:
+        """Give up on a caller that has not read it."""
+        if not self.is_over:
+            self.over()
+            self._delivery.linger(self.call, self.size)
+
+    def over(self, _served: object = None) -> None:
+        """Take note that it is on its way."""
+        if not self.is_over:
+            self.is_over = True
+            self._delivery.forget(self)
+            self._on_over()
+
+
 class Delivery:
     """All writes of the service.
 
@@ -46,7 +73,7 @@ class Delivery:
         self._max_bytes = max_bytes
         self._bytes = 0
         self._bounds = Bounds()
-        self._under_way: dict[Bound, int] = {}
+        self._under_way: dict[Bounded, int] = {}
         self._is_stopping = False
         self._lingering = Lingering()
 
@@ -64,6 +91,39 @@ class Delivery:
         """
         data = message.SerializeToString()
         await self._within(patience_seconds, context.write(data), len(data))
+
+    def hand_over(self, answer: Message, patience_seconds: float, on_over: Callable[[], None]) -> bytes:
+        """Return a call's only answer as its coroutine has to return it: gRPC writes it together with the status.
+
+        Args:
+            answer: The message.
+            patience_seconds: After so long without its being read the caller is given up.
+            on_over: Is called once, when the answer is on its way, or the caller is given up.
+        """
+        data = answer.SerializeToString()
+        call = current_call()
+        if call is None:
+            on_over()
+            return data
+        handed_over = _HandedOver(self, call, len(data), on_over)
+        seconds = _LAST_SECONDS if self._is_stopping else patience_seconds
+        handed_over.due_at = asyncio.get_running_loop().time() + seconds
+        self._bounds.add(handed_over)
+        self._under_way[handed_over] = len(data)
+        self._bytes += len(data)
+        call.handler.add_done_callback(handed_over.over)
+        self._make_room()
+        return data
+
+    def forget(self, handed_over: "_HandedOver") -> None:
+        """Count an answer no more."""
+        self._bounds.discard(handed_over)
+        self._bytes -= self._under_way.pop(handed_over, 0)
+
+    def linger(self, call: ServedCall, size: int) -> None:
+        """Count a call, and what its caller has yet to read, until it is over for gRPC."""
+        self._lingering.add(call, size)
+        call.listener.add_done_callback(lambda _: self._lingering.discard(call))
 
     async def refuse(self, context: Context, status: grpc.Status) -> None:
         """End a call that was not taken on. It has no place, so it is counted until its caller has read that."""
@@ -111,8 +171,7 @@ class Delivery:
     def _linger(self, size: int) -> None:
         call = current_call()
         if call is not None:
-            self._lingering.add(call, size)
-            call.listener.add_done_callback(lambda _: self._lingering.discard(call))
+            self.linger(call, size)
 
     def _make_room(self) -> None:
         while self._bytes > self._max_bytes:

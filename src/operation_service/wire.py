@@ -3,9 +3,9 @@
 The generated registration parses requests where nobody can catch a failure: gRPC answers wrong UTF-8 with INTERNAL and
 writes a traceback. Here a request that cannot be parsed reaches the method's wrapper as what is wrong with it.
 
-All methods are bound as if requests and answers were streams: so a call passes its gate before its request is read,
-and counts until its answer is on its way; and one that ends without a request is answered, of which gRPC would tell a
-method that takes one request nothing at all. On the wire that is the same.
+All methods are bound as if requests were streams: so a call passes its gate before its request is read; and one that
+ends without a request is answered, of which gRPC would tell a method that takes one request nothing at all. On the wire
+that is the same. A call counts until its answer is on its way.
 """
 
 import asyncio
@@ -87,17 +87,18 @@ def _handler(
     admission: Admission,
     shorten: Shorten | None,
 ) -> "grpc.RpcMethodHandler[Any, Any]":
-    is_stream = method.server_streaming
-    guarded = _guarded(behavior, delivery, None if is_stream else _ANSWER_SECONDS)
-    bound: Callable[..., Any] = _bound(guarded, delivery, admission.watches if is_stream else admission.calls)
-    return grpc.stream_stream_rpc_method_handler(
-        bound,
-        request_deserializer=_parser(GetMessageClass(method.input_type), shorten),
-        # What is written is serialized already (delivery.py).
-    )
+    parse = _parser(GetMessageClass(method.input_type), shorten)
+    # What is written, or returned to be written, is serialized already (delivery.py).
+    if method.server_streaming:
+        guarded = _guarded(behavior, delivery, None)
+        streaming: Callable[..., Any] = _streaming(guarded, delivery, admission.watches)
+        return grpc.stream_stream_rpc_method_handler(streaming, request_deserializer=parse)
+    guarded = _guarded(behavior, delivery, _ANSWER_SECONDS)
+    answering: Callable[..., Any] = _answering(guarded, delivery, admission.calls)
+    return grpc.stream_unary_rpc_method_handler(answering, request_deserializer=parse)
 
 
-def _bound(guarded: Guarded, delivery: Delivery, gate: Gate) -> Callable[..., Awaitable[None]]:
+def _streaming(guarded: Guarded, delivery: Delivery, gate: Gate) -> Callable[..., Awaitable[None]]:
     bounds = Bounds()
 
     async def call(_requests: object, context: Context) -> None:
@@ -105,14 +106,43 @@ def _bound(guarded: Guarded, delivery: Delivery, gate: Gate) -> Callable[..., Aw
             with gate.place():
                 request = await _request(context, bounds)
                 with gate.room(_weight(request)):
-                    answer = await guarded(request, context)
-                del request
-                if answer is not None:
-                    await delivery.write(context, answer, _ANSWER_SECONDS)
+                    await guarded(request, context)
         except (NotReadError, CallerGoneError):
             pass
         except FullError as full:
             await delivery.refuse(context, full.status)
+
+    return call
+
+
+def _answering(guarded: Guarded, delivery: Delivery, gate: Gate) -> Callable[..., Awaitable[bytes]]:
+    bounds = Bounds()
+
+    async def call(_requests: object, context: Context) -> bytes:
+        leave: Callable[[], None] | None = None
+        try:
+            gate.enter()
+            leave = gate.leave
+            request = await _request(context, bounds)
+            with gate.room(_weight(request)):
+                answer = await guarded(request, context)
+            del request
+            if answer is not None:
+                handed_over, leave = leave, None
+                return delivery.hand_over(answer, _ANSWER_SECONDS, handed_over)
+        except CallerGoneError:
+            pass
+        except FullError as full:
+            if leave is not None:
+                # It is refused for want of room; until that is read it holds nothing.
+                leave()
+                leave = None
+            await delivery.refuse(context, full.status)
+        finally:
+            if leave is not None:
+                leave()
+        # Its error is on its way, or there is nobody to read this.
+        return b""
 
     return call
 

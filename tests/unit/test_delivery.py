@@ -6,11 +6,12 @@ from typing import Any, cast
 
 import grpc
 import pytest
+from waiting import soon
 
 from n0stack.operation.v1alpha import operation_service_pb2 as pb
 from operation_service.delivery import CallerGoneError, Context, Delivery, NotReadError
 from operation_service.errors import OverloadedError
-from operation_service.grpc_server import ServedCall
+from operation_service.grpc_server import ServedCall, _current
 from operation_service.lingering import Lingering
 from operation_service.status import to_status
 
@@ -126,6 +127,84 @@ async def test_a_stop_waits_for_no_write_much_longer() -> None:
             await write
         with pytest.raises(NotReadError):
             await delivery.write(unread(), a_message(10), FOREVER)
+
+
+class Served:
+    """A call that gRPC writes the answer of, for as long as the test wants."""
+
+    def __init__(self) -> None:
+        self.call = ServedCall()
+        self.is_written, self.is_over_for_grpc = asyncio.Event(), asyncio.Event()
+        self.is_over = 0
+
+    def over(self) -> None:
+        self.is_over += 1
+
+    async def has_given_up(self) -> bool:
+        return self.is_over > 0
+
+    async def serve(self, delivery: Delivery, size: int, patience: float) -> None:
+        self.call.listener = cast("Any", asyncio.ensure_future(self.is_over_for_grpc.wait()))
+        self.call.handler = cast("Any", asyncio.current_task())
+        _current.set(self.call)
+        assert delivery.hand_over(a_message(size), patience, self.over) == a_message(size).SerializeToString()
+        await self.is_written.wait()
+
+    async def begin(self, delivery: Delivery, size: int, patience: float = FOREVER) -> "asyncio.Task[None]":
+        serving = asyncio.create_task(self.serve(delivery, size, patience))
+        await asyncio.sleep(0)
+        return serving
+
+
+class TestAnAnswerThatIsHandedOver:
+    async def test_counts_until_it_is_on_its_way(self) -> None:
+        delivery, served = Delivery(), Served()
+        serving = await served.begin(delivery, 1_000)
+        assert (delivery.bytes_under_way >= 1_000, served.is_over) == (True, 0)
+        served.is_written.set()
+        await serving
+        await asyncio.sleep(0)
+        assert (delivery.bytes_under_way, served.is_over) == (0, 1)
+
+    async def test_that_is_not_read_in_time_has_no_place_any_more_and_lingers_until_grpc_is_done_with_it(self) -> None:
+        delivery, served = Delivery(), Served()
+        serving = await served.begin(delivery, 1_000, 0.05)
+        assert await soon(served.has_given_up)
+        assert (delivery.bytes_under_way, len(delivery._lingering)) == (0, 1)  # noqa: SLF001
+        served.is_written.set()
+        served.is_over_for_grpc.set()
+        await serving
+        await asyncio.sleep(0.01)
+        assert (served.is_over, len(delivery._lingering)) == (1, 0)  # noqa: SLF001
+
+    async def test_makes_room_by_giving_up_whoever_has_been_waited_for_longest(self) -> None:
+        delivery, all_served = Delivery(max_bytes=2_500), [Served() for _ in range(4)]
+        serving = [await served.begin(delivery, 1_000) for served in all_served]
+        await asyncio.sleep(0)
+        assert [served.is_over for served in all_served] == [1, 1, 0, 0]
+        assert 2_000 <= delivery.bytes_under_way <= 2_500
+        for served in all_served:
+            served.is_written.set()
+        await asyncio.wait(serving)
+
+    async def test_whose_call_is_cancelled_counts_no_more(self) -> None:
+        delivery, served = Delivery(), Served()
+        serving = await served.begin(delivery, 1_000)
+        serving.cancel()
+        await asyncio.wait({serving})
+        await asyncio.sleep(0)
+        assert (delivery.bytes_under_way, served.is_over) == (0, 1)
+
+    async def test_is_not_waited_for_much_longer_once_the_service_stops(self) -> None:
+        delivery, before, after = Delivery(), Served(), Served()
+        serving = [await before.begin(delivery, 10)]
+        delivery.stop()
+        serving.append(await after.begin(delivery, 10))
+        assert await soon(before.has_given_up)
+        assert await soon(after.has_given_up)
+        before.is_written.set()
+        after.is_written.set()
+        await asyncio.wait(serving)
 
 
 class Call:
