@@ -88,7 +88,7 @@ async def test_a_write_larger_than_all_the_room_to_a_caller_that_has_gone_leaves
 
 async def until_its_time_is_over(delivery: Delivery) -> None:
     """Wait until the very turn of the loop in which the time of the first write is over, and it does not know yet."""
-    bound = next(iter(delivery._under_way))  # noqa: SLF001
+    bound: Any = next(iter(delivery._under_way))  # noqa: SLF001
     while not bound.is_ended:  # noqa: ASYNC110, the turn is what counts
         await asyncio.sleep(0)
 
