@@ -128,6 +128,7 @@ class Http2:
         self._stream_window = _WINDOW
         self._frame_size = _LONGEST_FRAME
         self._inbox = b""
+        self._held_back: list[bytes] | None = None
         self._taken = 0
         self._taken_of: dict[int, int] = {}
         self._headers: tuple[int, int, bytes] | None = None
@@ -175,21 +176,21 @@ class Http2:
         outgoing.data, outgoing.is_last = data, is_last
         self._streams[stream_id] = outgoing
         head = _frame(_Kind.HEADERS, _END_HEADERS, stream_id, headers)
-        self._write(head + self._sendable(stream_id, outgoing))
+        self._send(head + self._sendable(stream_id, outgoing))
         return stream_id
 
     def reset(self, stream_id: int) -> None:
         """End a stream that nobody waits for any more, if it is still open."""
         if self._streams.pop(stream_id, None) is not None:
             self._taken_of.pop(stream_id, None)
-            self._write(_frame(_Kind.RST_STREAM, 0, stream_id, struct.pack(">I", Code.CANCEL)))
+            self._send(_frame(_Kind.RST_STREAM, 0, stream_id, struct.pack(">I", Code.CANCEL)))
 
     def taken(self, stream_id: int, size: int) -> None:
         """Let the peer send as much again as has been taken of a stream."""
         taken = self._taken_of.get(stream_id, 0) + size
         if stream_id in self._streams:
             if taken >= LONGEST_UNREAD // 2:
-                self._write(_frame(_Kind.WINDOW_UPDATE, 0, stream_id, struct.pack(">I", taken)))
+                self._send(_frame(_Kind.WINDOW_UPDATE, 0, stream_id, struct.pack(">I", taken)))
                 taken = 0
             self._taken_of[stream_id] = taken
 
@@ -206,7 +207,23 @@ class Http2:
         Raises:
             ProtocolError: The connection is of no use any more.
         """
-        data = self._inbox + received if self._inbox else received
+        held_back: list[bytes] = []
+        self._held_back = held_back
+        try:
+            self._take_all(self._inbox + received if self._inbox else received)
+        finally:
+            self._held_back = None
+            if held_back:
+                self._write(b"".join(held_back))
+
+    def _send(self, data: bytes) -> None:
+        """Send data; while something is being received, all at once afterwards."""
+        if self._held_back is None:
+            self._write(data)
+        else:
+            self._held_back.append(data)
+
+    def _take_all(self, data: bytes) -> None:
         at, end = 0, len(data)
         while end - at >= _HEAD:
             size = int.from_bytes(data[at : at + 3], "big")
@@ -230,7 +247,7 @@ class Http2:
     def _data(self, flags: int, stream_id: int, payload: bytes) -> None:
         self._taken += len(payload)
         if self._taken >= _OUR_CONNECTION_WINDOW // 2:
-            self._write(_frame(_Kind.WINDOW_UPDATE, 0, 0, struct.pack(">I", self._taken)))
+            self._send(_frame(_Kind.WINDOW_UPDATE, 0, 0, struct.pack(">I", self._taken)))
             self._taken = 0
         outgoing = self._streams.get(stream_id)
         if outgoing is None:
@@ -291,7 +308,7 @@ class Http2:
         self._taken_of.pop(stream_id, None)
         if outgoing.data or not outgoing.is_last:
             # It answers without having heard all: nothing more need be said.
-            self._write(_frame(_Kind.RST_STREAM, 0, stream_id, struct.pack(">I", Code.NO_ERROR)))
+            self._send(_frame(_Kind.RST_STREAM, 0, stream_id, struct.pack(">I", Code.NO_ERROR)))
         outgoing.stream.ended()
 
     def _pushed(self, _flags: int, _stream_id: int, _payload: bytes) -> None:
@@ -299,7 +316,7 @@ class Http2:
 
     def _ping(self, flags: int, _stream_id: int, payload: bytes) -> None:
         if not flags & _ACK:
-            self._write(_frame(_Kind.PING, _ACK, 0, payload))
+            self._send(_frame(_Kind.PING, _ACK, 0, payload))
 
     def _settings(self, flags: int, _stream_id: int, payload: bytes) -> None:
         if flags & _ACK:
@@ -312,7 +329,7 @@ class Http2:
             elif name == _MAX_FRAME_SIZE:
                 self._frame_size = value
         self.is_ready = True
-        self._write(_frame(_Kind.SETTINGS, _ACK, 0, b""))
+        self._send(_frame(_Kind.SETTINGS, _ACK, 0, b""))
         self._send_on()
 
     def _grow_window(self, _flags: int, stream_id: int, payload: bytes) -> None:
@@ -323,12 +340,12 @@ class Http2:
         elif (outgoing := self._streams.get(stream_id)) is not None:
             outgoing.window += size
             if outgoing.data:
-                self._write(self._sendable(stream_id, outgoing))
+                self._send(self._sendable(stream_id, outgoing))
 
     def _send_on(self) -> None:
         for stream_id, outgoing in self._streams.items():
             if outgoing.data:
-                self._write(self._sendable(stream_id, outgoing))
+                self._send(self._sendable(stream_id, outgoing))
 
     def _sendable(self, stream_id: int, outgoing: _Outgoing) -> bytes:
         """Return, as frames, as much as the windows let a stream send now."""

@@ -175,6 +175,15 @@ class TestWhatItSends:
         wire.http2.receive(frame(PING, 0, 0, b"12345678") + frame(PING, ACK, 0, b"12345678"))
         assert wire.take() == [(PING, ACK, 0, b"12345678")]
 
+    def test_what_is_to_be_said_to_some_frames_is_written_at_once_when_all_are_taken(self, wire: Wire) -> None:
+        """A ping comes before the answer, and who waits for that need not wait for a system call."""
+        stream, heard = begin(wire)
+        writes: list[tuple[bytes, bool]] = []
+        wire.http2._write = lambda data: writes.append((data, heard.is_ended))  # noqa: SLF001
+        ping = frame(PING, 0, 0, b"12345678")
+        wire.http2.receive(ping + settings() + answer(stream) + ping)
+        assert [(len(frames(data)), is_ended) for data, is_ended in writes] == [(3, True)]
+
     def test_when_the_ids_run_out_no_stream_can_be_begun(self, wire: Wire) -> None:
         wire.http2._next_stream = 2**31 - 3  # noqa: SLF001
         begin(wire)
