@@ -33,6 +33,11 @@ def ask(keys: Keys, resource: Resource, record: Record, revision: int = 0) -> li
     return ops
 
 
+def reads(record: Record) -> int:
+    """Return how many reads `ask` returns."""
+    return bool(record.request_digest) + bool(record.log_count)
+
+
 def take(record: Record, responses: Iterator[etcdrpc.ResponseOp]) -> Details:
     """Take the answers to `ask` for the same record."""
     request = None
@@ -42,6 +47,16 @@ def take(record: Record, responses: Iterator[etcdrpc.ResponseOp]) -> Details:
     if record.log_count:
         logs = Logs(read_log(kv) for kv in next(responses).response_range.kvs)
     return Details(request, logs)
+
+
+def are_in(record: Record) -> bool:
+    """Whether a record itself tells all of an operation's details: there is no request, and no log but the newest."""
+    return not record.request_digest and record.log_count == (record.last_log is not None)
+
+
+def told_by(record: Record) -> Details:
+    """Return the details that are in a record."""
+    return Details(logs=Logs([record.last_log])) if record.last_log is not None else Details()
 
 
 def is_whole(record: Record, found: Details) -> bool:

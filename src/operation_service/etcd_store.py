@@ -352,25 +352,35 @@ class EtcdStore:
         Raises:
             CorruptRecordError: One cannot be read.
         """
-        snapshot = Snapshot(revision=revision, is_confirmed=True)
+        record, record_revision, record_lease = None, 0, 0
         for kv in records:
-            record = decode_record(kv.key, kv.value)
+            record, record_revision, record_lease = decode_record(kv.key, kv.value), kv.mod_revision, kv.lease
             if record.fencing_token is None:
-                record = replace(record, fencing_token=kv.mod_revision)
-            snapshot = replace(snapshot, record=record, record_revision=kv.mod_revision, record_lease=kv.lease)
+                record = replace(record, fencing_token=record_revision)
         for kv in locks:
-            lock = decode_lock(kv.key, kv.value)
-            snapshot = replace(
-                snapshot,
-                lock=lock,
+            lock, fencing_token = decode_lock(kv.key, kv.value), kv.create_revision
+            if record is not None and record.fencing_token != fencing_token:
                 # The lock's own word counts, also where the record was written anew by hand.
-                record=replace(snapshot.record, fencing_token=kv.create_revision) if snapshot.record else None,
+                record = replace(record, fencing_token=fencing_token)
+            return Snapshot(
+                revision=revision,
+                record=record,
+                record_revision=record_revision,
+                record_lease=record_lease,
+                lock=lock,
                 lock_revision=kv.mod_revision,
                 lock_lease=kv.lease,
-                fencing_token=kv.create_revision,
+                fencing_token=fencing_token,
                 remaining=self._times.remaining(resource, lock),
+                is_confirmed=True,
             )
-        return snapshot
+        return Snapshot(
+            revision=revision,
+            record=record,
+            record_revision=record_revision,
+            record_lease=record_lease,
+            is_confirmed=True,
+        )
 
     def _committed(self, attempt: Attempt, places: _Places, found: Details, revision: int) -> Committed:
         resource, before, change = attempt.command.resource, attempt.snapshot, attempt.change

@@ -41,6 +41,7 @@ class Keys:
         self._records = self._prefix + b"records/"
         self._locks = self._prefix + b"locks/"
         self._cancelled = self._prefix + b"cancelled/"
+        self._details = self._prefix + b"details/"
         self.watched = KeyRange(self._locks, prefix_range(self._records).end)
         """Locks and records, and nothing else: that is what changes are told from."""
 
@@ -58,15 +59,16 @@ class Keys:
 
     def records(self, project: str, name_prefix: str) -> KeyRange:
         """Return the range of the records of a project, or of all (an empty project; then no name_prefix counts)."""
-        return self._listing(self._records, project, name_prefix)
+        return prefix_range(self._records + f"{project}/{name_prefix}".encode() if project else self._records)
 
-    def locks(self, project: str, name_prefix: str) -> KeyRange:
-        """Return the range of the locks that belong to `records(project, name_prefix)`."""
-        return self._listing(self._locks, project, name_prefix)
+    def locks_beside(self, records: KeyRange) -> KeyRange:
+        """Return the range of the locks that belong to a range of records; it may end with the last of all."""
+        return self._beside(self._locks, records)
 
-    @staticmethod
-    def _listing(base: bytes, project: str, name_prefix: str) -> KeyRange:
-        return prefix_range(base + f"{project}/{name_prefix}".encode() if project else base)
+    def _beside(self, base: bytes, records: KeyRange) -> KeyRange:
+        is_within = records.end.startswith(self._records)
+        end = base + records.end.removeprefix(self._records) if is_within else prefix_range(base).end
+        return KeyRange(base + records.start.removeprefix(self._records), end)
 
     def all_locks(self) -> KeyRange:
         """Return the range of all locks."""
@@ -82,11 +84,11 @@ class Keys:
 
     def details(self, resource: Resource) -> KeyRange:
         """Return the range of everything that any operation of the resource has left."""
-        return prefix_range(self._prefix + f"details/{resource}#".encode())
+        return prefix_range(self._details + f"{resource}#".encode())
 
     def all_details(self) -> KeyRange:
         """Return the range of the details of all resources."""
-        return prefix_range(self._prefix + b"details/")
+        return prefix_range(self._details)
 
     def operation_details(self, resource: Resource, operation_id: str) -> KeyRange:
         """Return the range of everything that one operation has left."""
@@ -101,7 +103,7 @@ class Keys:
         return self._operation(resource, operation_id) + b"log/%010d" % number
 
     def _operation(self, resource: Resource, operation_id: str) -> bytes:
-        return self._prefix + f"details/{resource}#{operation_id}/".encode()
+        return self._details + f"{resource}#{operation_id}/".encode()
 
     def resource_of(self, key: bytes) -> Resource:
         """Return whose record or lock a key is.
@@ -141,7 +143,7 @@ class Keys:
         Raises:
             ValueError: It is none.
         """
-        resource, rest = _around_hash(self.all_details().start, key)
+        resource, rest = _around_hash(self._details, key)
         operation_id, _, _ = rest.partition("/")
         return resource, operation_id
 

@@ -1,79 +1,33 @@
 """Reading many: pages of operations, and pages of one operation's logs. All pages of a listing are one snapshot."""
 
-import logging
-from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from etcd3 import etcdrpc
-from etcd3.etcdrpc.kv_pb2 import KeyValue
 
-from operation_service import details, etcd_ops, page_token
+from operation_service import details, page_token
 from operation_service.clock import Deadline
-from operation_service.errors import (
-    CorruptRecordError,
-    InvalidRequestError,
-    NotFoundError,
-    PageTokenExpiredError,
-    Violation,
-)
+from operation_service.errors import InvalidRequestError, NotFoundError, PageTokenExpiredError, Violation
 from operation_service.etcd_client import EtcdClient, RevisionGoneError
 from operation_service.etcd_store import EtcdStore, view_of
-from operation_service.keys import KeyRange, Keys
-from operation_service.model import Log, Record, Resource, Snapshot, State, View, state_of
+from operation_service.keys import Keys
+from operation_service.model import Details, Log, Resource, View
 from operation_service.page_token import LogsToken, OperationsToken
+from operation_service.scan import Found, OperationsQuery, Scan
+from operation_service.survey import Survey
 from operation_service.validation import is_name, is_project
-
-_log = logging.getLogger(__name__)
 
 _MAX_PAGE_BYTES = 3 * 1024 * 1024
 """A page ends here, so that it stays below the 4 MiB that gRPC clients accept by default."""
 _SCAN = 500
 """How many records to read at once where most may be filtered out."""
-DETAILS_AT_ONCE = 50
-"""Operations whose details are read in one transaction: two ranges each, of the 128 operations that etcd takes."""
-_READ_SECONDS = 10.0
+_RANGES_AT_ONCE = 100
+"""How many ranges are read in one transaction, of the 128 operations that etcd takes."""
+DETAILS_AT_ONCE = _RANGES_AT_ONCE // 2
+"""Operations whose details are read in one transaction, whatever they are: two ranges each."""
 _STOP_SCANNING_SECONDS = 1.0
 """With so much left, or a quarter if that is less, a page ends early and says how to go on, rather than running into
 its caller's deadline."""
-
-
-@dataclass(frozen=True, slots=True)
-class OperationsQuery:
-    """What to list. An empty project, name_prefix or set of states stands for all."""
-
-    project: str
-    name_prefix: str
-    states: frozenset[State]
-
-    def __str__(self) -> str:
-        return "\n".join((self.project, self.name_prefix, *sorted(self.states)))
-
-    @property
-    def leaves_out(self) -> bool:
-        """Whether what is scanned may be left out of the listing."""
-        return bool(self.states) or (bool(self.name_prefix) and not self.project)
-
-    def is_met_by(self, resource: Resource, state: State) -> bool:
-        """Whether an operation is to be listed."""
-        return (
-            (not self.project or resource.project == self.project)
-            and resource.name.startswith(self.name_prefix)
-            and (not self.states or state in self.states)
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """An operation that a scan has come across."""
-
-    resource: Resource
-    record: Record
-    snapshot: Snapshot
-
-    @property
-    def state(self) -> State:
-        """Where the operation stands."""
-        return state_of(self.record, is_locked=self.snapshot.lock is not None)
 
 
 class Listing:
@@ -83,12 +37,14 @@ class Listing:
         etcd: The client.
         keys: Where things lie.
         store: Knows how to read what is found.
+        survey: Knows where reads may end.
     """
 
-    def __init__(self, etcd: EtcdClient, keys: Keys, store: EtcdStore) -> None:
+    def __init__(self, etcd: EtcdClient, keys: Keys, store: EtcdStore, survey: Survey) -> None:
         self._etcd = etcd
         self._keys = keys
         self._store = store
+        self._survey = survey
 
     async def operations(
         self, query: OperationsQuery, page_size: int, token: str, deadline: Deadline
@@ -104,7 +60,7 @@ class Listing:
             StoreError: etcd cannot answer.
         """
         start = self._start(token, query)
-        scan = Scan(self._etcd, self._keys, self._store, query, revision=start.revision if start else 0)
+        scan = self.scan(query, revision=start.revision if start else 0)
         after = Resource(start.after_project, start.after_name) if start else None
         matches: list[Found] = []
         stop_scanning = min(_STOP_SCANNING_SECONDS, deadline.remaining() / 4)
@@ -128,6 +84,10 @@ class Listing:
             return views, ""
         return views, page_token.write(OperationsToken(scan.revision, after.project, after.name, str(query)))
 
+    def scan(self, query: OperationsQuery, *, revision: int = 0) -> Scan:
+        """Return a scan of the records of a query, at a revision, or (0) at that of its first read."""
+        return Scan(self._etcd, self._keys, self._store, self._survey, query, revision=revision)
+
     @staticmethod
     def _start(token: str, query: OperationsQuery) -> OperationsToken | None:
         if not token:
@@ -141,8 +101,8 @@ class Listing:
         """Read the details of operations, as many as go into a page."""
         views: list[View] = []
         size = 0
-        for first in range(0, len(matches), DETAILS_AT_ONCE):
-            for view in await self.views(matches[first : first + DETAILS_AT_ONCE], revision, deadline):
+        for some in _portions(matches):
+            for view in await self.views(some, revision, deadline):
                 size += _size(view)
                 if views and size > _MAX_PAGE_BYTES:
                     return views
@@ -156,14 +116,16 @@ class Listing:
             RevisionGoneError: It is compacted.
             StoreError: etcd cannot answer.
         """
-        asks = [ask for found in some for ask in details.ask(self._keys, found.resource, found.record, revision)]
+        asks = [
+            ask
+            for found in some
+            if not details.are_in(found.record)
+            for ask in details.ask(self._keys, found.resource, found.record, revision)
+        ]
         responses: Iterator[etcdrpc.ResponseOp] = iter(())
         if asks:
             responses = iter((await self._etcd.read(etcdrpc.TxnRequest(success=asks), deadline)).responses)
-        return [
-            view_of(found.resource, found.snapshot, found.record, details.take(found.record, responses))
-            for found in some
-        ]
+        return [view_of(found.resource, found.snapshot, found.record, _details(found, responses)) for found in some]
 
     async def logs(self, resource: Resource, page_size: int, token: str, deadline: Deadline) -> tuple[list[Log], str]:
         """Read a page of the logs of a resource's current operation, oldest first.
@@ -204,81 +166,23 @@ class Listing:
         return logs, page_token.write(replace(at, after=after)) if after < at.count else ""
 
 
-class Scan:
-    """Goes over the records of a query, with their locks, at one revision.
+def _portions(matches: Sequence[Found]) -> Iterator[list[Found]]:
+    """Part operations into as many at a time as can have their details read in one transaction."""
+    some: list[Found] = []
+    ranges = 0
+    for found in matches:
+        more = 0 if details.are_in(found.record) else details.reads(found.record)
+        if ranges + more > _RANGES_AT_ONCE:
+            yield some
+            some, ranges = [], 0
+        some.append(found)
+        ranges += more
+    if some:
+        yield some
 
-    Args:
-        etcd: The client.
-        keys: Where things lie.
-        store: Knows how to read what is found.
-        query: Says where; whether what is found meets it is for the caller to see.
-        revision: The revision. 0: that of the first read, which is linearizable.
-    """
 
-    def __init__(
-        self, etcd: EtcdClient, keys: Keys, store: EtcdStore, query: OperationsQuery, *, revision: int = 0
-    ) -> None:
-        self._etcd = etcd
-        self._keys = keys
-        self._store = store
-        self._query = query
-        self.revision = revision
-
-    async def run(self, after: Resource | None, limit: int, deadline: Deadline | None = None) -> AsyncIterator[Found]:
-        """Yield what is there, in the order of the keys.
-
-        Args:
-            after: Begin behind this one. None: with the first.
-            limit: How many to read at once.
-            deadline: For all of it. None: a generous one for each read.
-
-        Raises:
-            RevisionGoneError: The revision is compacted.
-            StoreError: etcd cannot answer.
-        """
-        records = self._keys.records(self._query.project, self._query.name_prefix)
-        locks = self._keys.locks(self._query.project, self._query.name_prefix)
-        start = self._keys.record(after) if after is not None else None
-        while True:
-            if start is not None:
-                records = KeyRange(start + b"\0", records.end)
-                locks = KeyRange(self._keys.lock_beside(start) + b"\0", locks.end)
-            # Each lock has its record, so the first locks reach at least as far as as many records.
-            asks = [etcd_ops.get_range(part, limit=limit, revision=self.revision) for part in (records, locks)]
-            response = await self._etcd.read(etcdrpc.TxnRequest(success=asks), deadline or Deadline(_READ_SECONDS))
-            self.revision = self.revision or response.header.revision
-            found_records, found_locks = (answer.response_range for answer in response.responses)
-            if not found_records.kvs:
-                return
-            start = found_records.kvs[-1].key
-            locks_found = {kv.key: kv for kv in found_locks.kvs}
-            if found_locks.more:
-                rest = KeyRange(found_locks.kvs[-1].key + b"\0", self._keys.lock_beside(start) + b"\0")
-                locks_found |= await self._rest_of_locks(rest, deadline)
-            for kv in found_records.kvs:
-                found = self._found(kv, locks_found)
-                if found is not None:
-                    yield found
-            if not found_records.more:
-                return
-
-    async def _rest_of_locks(self, rest: KeyRange, deadline: Deadline | None) -> dict[bytes, KeyValue]:
-        """Read the locks up to the last record read; only locks without records, made by hand, leave any over."""
-        if rest.start >= rest.end:
-            return {}
-        ask = etcdrpc.RangeRequest(key=rest.start, range_end=rest.end, revision=self.revision)
-        return {kv.key: kv for kv in (await self._etcd.range(ask, deadline or Deadline(_READ_SECONDS))).kvs}
-
-    def _found(self, kv: KeyValue, locks: dict[bytes, KeyValue]) -> Found | None:
-        """Read a record; None if it is none: what was spoilt by hand must not hide all the others. Get tells of it."""
-        try:
-            resource = self._keys.resource_of(kv.key)
-            lock = locks.get(self._keys.lock(resource))
-            snapshot = self._store.snapshot(resource, [kv], [lock] if lock else [], self.revision)
-        except (ValueError, CorruptRecordError) as error:
-            _log.error("%r is not listed: %s", kv.key, error)
-            return None
-        return Found(resource, snapshot.record, snapshot) if snapshot.record is not None else None
+def _details(found: Found, responses: Iterator[etcdrpc.ResponseOp]) -> Details:
+    return details.told_by(found.record) if details.are_in(found.record) else details.take(found.record, responses)
 
 
 def _size(view: View) -> int:

@@ -27,6 +27,7 @@ from operation_service.grpc_server import new_server
 from operation_service.health import Health, HealthMonitor, shortened
 from operation_service.janitor import Janitor
 from operation_service.keys import Keys
+from operation_service.landmarks import Landmarks
 from operation_service.leases import Leases
 from operation_service.listing import Listing
 from operation_service.lock_times import LockTimes
@@ -35,6 +36,7 @@ from operation_service.operations import Operations
 from operation_service.reflection import add_reflection
 from operation_service.servicer import OperationServicer
 from operation_service.settings import Settings, cannot_listen
+from operation_service.survey import Survey
 from operation_service.watch_hub import WatchHub
 from operation_service.watching import Watching
 
@@ -176,9 +178,11 @@ async def running(
         times = LockTimes(clock)
         leases = Leases(etcd, clock, settings.retention_seconds)
         stack.push_async_callback(leases.close)
+        landmarks = Landmarks()
+        survey = Survey(etcd, keys, landmarks)
         janitor = Janitor(etcd, keys)
         store = EtcdStore(etcd, keys, leases, times, clock, on_operation_replaced=janitor.operation_replaced)
-        listing = Listing(etcd, keys, store)
+        listing = Listing(etcd, keys, store, survey)
         expiry = Expiry(etcd, keys, times)
         hub = WatchHub(etcd, keys, store, times, expiry=expiry, on_record_gone=janitor.record_gone)
         watching = Watching(etcd, keys, store, listing, hub)
@@ -197,7 +201,7 @@ async def running(
         )
 
         await monitor.ask()
-        for work in (etcd.feel_pulses, monitor.run, hub.run, expiry.run, janitor.run):
+        for work in (etcd.feel_pulses, monitor.run, hub.run, expiry.run, janitor.run, survey.run):
             stack.push_async_callback(_cancel, asyncio.create_task(_for_ever(work)))
         address = address or _bind(server, settings.listen)
         await server.start()

@@ -15,9 +15,10 @@ from operation_service import render
 from operation_service.clock import Deadline
 from operation_service.delivery import Delivery, NotReadError
 from operation_service.errors import CorruptRecordError, WatcherTooSlowError
-from operation_service.listing import Listing, OperationsQuery
+from operation_service.listing import Listing
 from operation_service.model import Append, Caller, Cancel, Command, Complete, Create, Propose, State, View
 from operation_service.operations import Operations
+from operation_service.scan import OperationsQuery
 from operation_service.validation import FENCING_TOKEN_METADATA, Validator
 from operation_service.watching import Watching, WatchQuery
 from operation_service.workers import Workers

@@ -20,8 +20,9 @@ from operation_service.etcd_client import EtcdClient, RevisionGoneError
 from operation_service.etcd_store import EtcdStore
 from operation_service.etcd_watch import Batch, EtcdWatch
 from operation_service.keys import Keys
-from operation_service.listing import DETAILS_AT_ONCE, Found, Listing, OperationsQuery, Scan
+from operation_service.listing import DETAILS_AT_ONCE, Listing
 from operation_service.model import Event, Resource, State, View
+from operation_service.scan import Found, OperationsQuery
 from operation_service.watch_hub import WatchHub
 
 _log = logging.getLogger(__name__)
@@ -174,7 +175,7 @@ class Watching:
 
     async def _in_order_of_change(self, query: WatchQuery, revision: int) -> list[tuple[int, Resource]]:
         everything = OperationsQuery(query.project, query.name_prefix, frozenset())
-        scan = Scan(self._etcd, self._keys, self._store, everything, revision=revision)
+        scan = self._listing.scan(everything, revision=revision)
         return sorted(
             [
                 (found.snapshot.record_revision, found.resource)

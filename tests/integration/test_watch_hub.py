@@ -27,12 +27,14 @@ from operation_service.etcd_client import EtcdClient
 from operation_service.etcd_store import EtcdStore
 from operation_service.expiry import Expiry
 from operation_service.keys import Keys
+from operation_service.landmarks import Landmarks
 from operation_service.leases import Leases
 from operation_service.listing import DETAILS_AT_ONCE, Listing
 from operation_service.lock_times import LockTimes
 from operation_service.model import Event, Resource, Snapshot
 from operation_service.server import running
 from operation_service.settings import Settings
+from operation_service.survey import Survey
 from operation_service.watch_hub import WatchHub
 from operation_service.watching import Watching, WatchQuery
 
@@ -168,7 +170,7 @@ async def test_a_watch_whose_beginning_breaks_off_tells_from_where_to_resume(
 ) -> None:
     for number in range(60):
         await peer.propose(f"vm/{number}")
-    listing = Listing(parts.client, parts.keys, parts.store)
+    listing = Listing(parts.client, parts.keys, parts.store, Survey(parts.client, parts.keys, Landmarks()))
     watching = Watching(parts.client, parts.keys, parts.store, listing, parts.hub)
     # After the first page etcd is out of reach.
     reachable = parts.store.snapshots

@@ -108,13 +108,24 @@ def test_a_listing_is_the_resources_of_its_project_whose_names_begin_with_its_pr
 ) -> None:
     is_listed = resource.project == project and resource.name.startswith(prefix)
     assert is_in(KEYS.record(resource), KEYS.records(project, prefix)) == is_listed
-    assert is_in(KEYS.lock(resource), KEYS.locks(project, prefix)) == is_listed
+    assert is_in(KEYS.lock(resource), KEYS.locks_beside(KEYS.records(project, prefix))) == is_listed
 
 
 @given(resources)
 def test_a_listing_of_all_projects_is_all_records_and_nothing_else(resource: Resource) -> None:
     assert [key for key in all_of(resource) if is_in(key, KEYS.records("", ""))] == [KEYS.record(resource)]
-    assert [key for key in all_of(resource) if is_in(key, KEYS.locks("", ""))] == [KEYS.lock(resource)]
+    assert [key for key in all_of(resource) if is_in(key, KEYS.locks_beside(KEYS.records("", "")))] == [
+        KEYS.lock(resource)
+    ]
+
+
+@given(resource=resources, one=resources, other=resources)
+@example(resource=Resource("p", "a"), one=Resource("p", "a-b"), other=Resource("p", "a/b"))
+@example(resource=Resource("p", "a-b"), one=Resource("p", "a"), other=Resource("p", "a/b"))
+def test_locks_lie_in_the_order_of_their_records(resource: Resource, one: Resource, other: Resource) -> None:
+    part = KeyRange(*sorted([KEYS.record(one), KEYS.record(other)]))
+    is_within = is_in(KEYS.record(resource), part)
+    assert is_in(KEYS.lock(resource), KEYS.locks_beside(part)) == is_within
 
 
 @given(resources)
