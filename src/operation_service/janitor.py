@@ -12,8 +12,10 @@ replicas may have been down.
 import asyncio
 import contextlib
 import logging
+from collections.abc import Sequence
 
 from etcd3 import etcdrpc
+from etcd3.etcdrpc.kv_pb2 import KeyValue
 
 from operation_service import etcd_ops
 from operation_service.clock import Deadline
@@ -21,6 +23,7 @@ from operation_service.codec import decode_record
 from operation_service.errors import CorruptRecordError, StoreError
 from operation_service.etcd_client import EtcdClient
 from operation_service.keys import KeyRange, Keys
+from operation_service.landmarks import Landmarks
 from operation_service.model import Resource
 
 _log = logging.getLogger(__name__)
@@ -28,6 +31,8 @@ _log = logging.getLogger(__name__)
 _SECONDS = 10.0
 _SWEEP_SECONDS = 3600.0
 _KEYS_AT_ONCE = 1_000
+_RECORDS_AT_ONCE = 100
+"""etcd takes 128 operations in a transaction."""
 _MAX_NOTED = 100_000
 """About 30 MiB. More is left to the next sweep."""
 
@@ -38,11 +43,13 @@ class Janitor:
     Args:
         etcd: The client.
         keys: Where things lie.
+        landmarks: Where reads may end.
     """
 
-    def __init__(self, etcd: EtcdClient, keys: Keys) -> None:
+    def __init__(self, etcd: EtcdClient, keys: Keys, landmarks: Landmarks) -> None:
         self._etcd = etcd
         self._keys = keys
+        self._landmarks = landmarks
         self._todo: dict[tuple[Resource, str], None] = {}
         self._news = asyncio.Event()
 
@@ -106,30 +113,51 @@ class Janitor:
         Raises:
             StoreError: etcd cannot answer; the rest is left for the next time.
         """
-        todo = self._keys.all_details()
-        while True:
-            request = etcdrpc.RangeRequest(key=todo.start, range_end=todo.end, limit=1, keys_only=True)
+        records, reach = self._keys.records("", ""), _KEYS_AT_ONCE
+        start, loop = records.start, asyncio.get_running_loop()
+        while start < records.end:
+            began = loop.time()
+            # Their order is that of the records, so what is known of these says where a read may end.
+            stop = self._landmarks.end_for(start, records.end, reach)
+            keys = self._keys.details_beside(KeyRange(start, stop))
+            request = etcdrpc.RangeRequest(key=keys.start, range_end=keys.end, limit=_KEYS_AT_ONCE, keys_only=True)
             found = await self._etcd.range(request, Deadline(_SECONDS))
-            if not found.kvs:
-                return
-            key = found.kvs[0].key
-            try:
-                resource, operation_id = self._keys.operation_of(key)
-            except ValueError:
-                _log.warning("the key %r is none of the service's", key)
-                todo = KeyRange(key + b"\0", todo.end)
-                continue
-            await self._remove_unless_current(resource, operation_id)
-            todo = KeyRange(self._keys.operation_details(resource, operation_id).end, todo.end)
+            operations = self._operations(found)
+            for first in range(0, len(operations), _RECORDS_AT_ONCE):
+                await self._remove_unless_current(operations[first : first + _RECORDS_AT_ONCE])
+            start, reach = (self._behind(found.kvs[-1].key), _KEYS_AT_ONCE) if found.more else (stop, 2 * reach)
+            # Half of the time is left to others.
+            await asyncio.sleep(loop.time() - began)
 
-    async def _remove_unless_current(self, resource: Resource, operation_id: str) -> None:
-        key = self._keys.record(resource)
-        found = await self._etcd.range(etcdrpc.RangeRequest(key=key), Deadline(_SECONDS))
-        revision = 0
+    def _operations(self, found: etcdrpc.RangeResponse) -> list[tuple[Resource, str]]:
+        """Return of which operations these are details, each once."""
+        operations: dict[tuple[Resource, str], None] = {}
         for kv in found.kvs:
-            revision = kv.mod_revision
-            with contextlib.suppress(CorruptRecordError):
-                if decode_record(kv.key, kv.value).operation_id != operation_id:
-                    break
-            return
-        await self._remove(self._keys.operation_details(resource, operation_id), etcd_ops.unchanged(key, revision))
+            try:
+                operations[self._keys.operation_of(kv.key)] = None
+            except ValueError:
+                _log.warning("the key %r is none of the service's", kv.key)
+        return list(operations)
+
+    def _behind(self, detail: bytes) -> bytes:
+        """Return where, among the records, what follows a detail's operation stands."""
+        try:
+            return self._keys.record_beside(self._keys.operation_details(*self._keys.operation_of(detail)).end)
+        except ValueError:
+            return self._keys.record_beside(detail + b"\0")
+
+    async def _remove_unless_current(self, operations: Sequence[tuple[Resource, str]]) -> None:
+        asks = [etcd_ops.get(self._keys.record(resource)) for resource, _ in operations]
+        response = await self._etcd.read(etcdrpc.TxnRequest(success=asks), Deadline(_SECONDS))
+        for (resource, operation_id), answer in zip(operations, response.responses, strict=True):
+            kv = next(iter(answer.response_range.kvs), None)
+            if kv is None or _is_of_another(kv, operation_id):
+                guard = etcd_ops.unchanged(self._keys.record(resource), kv.mod_revision if kv else 0)
+                await self._remove(self._keys.operation_details(resource, operation_id), guard)
+
+
+def _is_of_another(record: KeyValue, operation_id: str) -> bool:
+    """Whether a record is that of another operation; of one that was spoilt by hand nobody knows."""
+    with contextlib.suppress(CorruptRecordError):
+        return decode_record(record.key, record.value).operation_id != operation_id
+    return False

@@ -65,6 +65,17 @@ class Keys:
         """Return the range of the locks that belong to a range of records; it may end with the last of all."""
         return self._beside(self._locks, records)
 
+    def details_beside(self, records: KeyRange) -> KeyRange:
+        """Return the range of the details that belong to a range of records; it may end with the last of all.
+
+        What is behind a name in their keys comes before all that can go on with a name, so their order is the same.
+        """
+        return self._beside(self._details, records)
+
+    def record_beside(self, detail: bytes) -> bytes:
+        """Return the key that stands where a detail's key does, in the order of the records."""
+        return self._records + detail.removeprefix(self._details)
+
     def _beside(self, base: bytes, records: KeyRange) -> KeyRange:
         is_within = records.end.startswith(self._records)
         end = base + records.end.removeprefix(self._records) if is_within else prefix_range(base).end
@@ -85,10 +96,6 @@ class Keys:
     def details(self, resource: Resource) -> KeyRange:
         """Return the range of everything that any operation of the resource has left."""
         return prefix_range(self._details + f"{resource}#".encode())
-
-    def all_details(self) -> KeyRange:
-        """Return the range of the details of all resources."""
-        return prefix_range(self._details)
 
     def operation_details(self, resource: Resource, operation_id: str) -> KeyRange:
         """Return the range of everything that one operation has left."""

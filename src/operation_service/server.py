@@ -180,7 +180,7 @@ async def running(
         stack.push_async_callback(leases.close)
         landmarks = Landmarks()
         survey = Survey(etcd, keys, landmarks)
-        janitor = Janitor(etcd, keys)
+        janitor = Janitor(etcd, keys, landmarks)
         store = EtcdStore(etcd, keys, leases, times, clock, on_operation_replaced=janitor.operation_replaced)
         listing = Listing(etcd, keys, store, survey)
         expiry = Expiry(etcd, keys, times)

@@ -14,6 +14,7 @@ from waiting import reaches, soon
 from operation_service.etcd_client import EtcdClient
 from operation_service.janitor import Janitor
 from operation_service.keys import Keys
+from operation_service.landmarks import Landmarks
 from operation_service.model import Resource
 from operation_service.settings import Settings
 
@@ -29,7 +30,7 @@ def settings(settings: Settings) -> Settings:
 async def janitor(etcd: str, settings: Settings) -> AsyncIterator[Janitor]:
     """A janitor for the keys of the test's service, which works when the test says so."""
     client = EtcdClient([etcd])
-    yield Janitor(client, Keys(settings.key_prefix))
+    yield Janitor(client, Keys(settings.key_prefix), Landmarks())
     await client.close()
 
 
@@ -166,3 +167,29 @@ async def test_many_details_are_removed_some_at_a_time(
         await hands.put(f"details/project/{NAME}#0123/log/{number:010}", b"{}")
     await janitor.sweep()
     assert await hands.keys() == []
+
+
+async def test_a_sweep_finds_everything_wherever_its_reads_end(
+    etcd: str, peer: Peer, hands: EtcdHands, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("operation_service.janitor._KEYS_AT_ONCE", 3)
+    monkeypatch.setattr("operation_service.janitor._RECORDS_AT_ONCE", 2)
+    keys, landmarks, client = Keys(settings.key_prefix), Landmarks(spacing=2), EtcdClient([etcd])
+    names = [f"vm/{number:02}" for number in range(20)]
+    ends = [keys.record(Resource("project", name)) + end for name in names[::3] for end in (b"", b"-", b"/0")]
+    landmarks.put(keys.records("", ""), sorted(ends))
+    for name in names:
+        await hands.put(f"details/project/{name}#0123/request", b"")
+        await hands.put(f"details/project/{name}#0123/log/0000000001", b"{}")
+        await hands.put(f"details/project/{name}#0123/log/0000000002", b"{}")
+    await peer.create(names[0], log_message="requested")
+    await peer.create(names[13], log_message="requested")
+    await hands.put("details/none-of-ours", b"")
+    await hands.put("details/project/\u00fc#0123/request", b"")
+    kept = {"details/none-of-ours", "details/project/\u00fc#0123/request"}
+    await Janitor(client, keys, landmarks).sweep()
+    await client.close()
+    left = set(await hands.keys("details/"))
+    assert kept < left
+    assert len(left - kept) == 4
+    assert {key.split("#")[0] for key in left - kept} == {f"details/project/{names[0]}", f"details/project/{names[13]}"}
