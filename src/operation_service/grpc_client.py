@@ -18,15 +18,13 @@ from urllib.parse import unquote, urlsplit
 from google.protobuf.message import DecodeError, Message
 from grpc import StatusCode
 
-from operation_service.http2 import LONGEST_UNREAD, Headers, Http2, ProtocolError, literal
+from operation_service.http2 import Headers, Http2, ProtocolError, literal
 
 _STATUS_CODES = {code.value[0]: code for code in StatusCode}
 _PREFIX = struct.Struct(">BI")
 """Before each message: whether it is compressed, which nobody here asks for, and its size."""
 _CONNECT_SECONDS = 1.0
 """For a connection to stand, the server's settings included."""
-_LONGEST_MESSAGE = LONGEST_UNREAD
-"""Of a stream: a longer one could not be taken in whole."""
 
 Answer = TypeVar("Answer", bound=Message)
 Answer_co = TypeVar("Answer_co", bound=Message, covariant=True)
@@ -313,13 +311,17 @@ class _Unary:
 class StreamCall:
     """A call that sends one message, and receives messages until it ends or is ended.
 
-    What has come and has not been read yet is bounded: the server is told to wait.
+    What has come and has not been read yet is bounded (`http2.LONGEST_UNREAD`), and then the server is told to wait. A
+    message that is longer than that is taken in all the same, once those before it have been read.
     """
 
     def __init__(self, http2: Http2, headers: bytes, first: bytes) -> None:
         self._http2 = http2
         self._headers: Headers = {}
-        self._inbox = b""
+        self._parts: list[bytes] = []
+        self._arrived = 0
+        self._needed = _PREFIX.size
+        self._unread = 0
         self._messages: deque[bytes] = deque()
         self._is_ended = False
         self._error: RpcError | None = None
@@ -340,7 +342,7 @@ class StreamCall:
             self._news.clear()
             await self._news.wait()
         message = self._messages.popleft()
-        self._http2.taken(self._stream_id, _PREFIX.size + len(message))
+        self._take_unread()
         return message
 
     def cancel(self) -> None:
@@ -354,21 +356,31 @@ class StreamCall:
 
     def data_received(self, data: bytes) -> None:
         """See `http2.Stream`."""
-        data = self._inbox + data if self._inbox else data
-        at = 0
+        self._unread += len(data)
+        self._arrived += len(data)
+        self._parts.append(data)
+        if self._arrived >= self._needed:
+            # Not before: to put together what there is of a message for each frame of it takes time with its square.
+            self._take_messages(b"".join(self._parts))
+        self._take_unread()
+
+    def _take_messages(self, data: bytes) -> None:
+        at, self._needed = 0, _PREFIX.size
         while len(data) - at >= _PREFIX.size:
-            begin = at + _PREFIX.size
-            end = begin + _PREFIX.unpack_from(data, at)[1]
-            if end > len(data):
-                if end - at > _LONGEST_MESSAGE:
-                    self._http2.reset(self._stream_id)
-                    self._over(RpcError(StatusCode.RESOURCE_EXHAUSTED, f"a message of {end - begin} bytes"))
-                    return
+            size = _PREFIX.size + _PREFIX.unpack_from(data, at)[1]
+            if len(data) - at < size:
+                self._needed = size
                 break
-            self._messages.append(data[begin:end])
-            at = end
-        self._inbox = data[at:]
+            self._messages.append(data[at + _PREFIX.size : at + size])
+            at += size
+        self._parts, self._arrived = [data[at:]], len(data) - at
         self._news.set()
+
+    def _take_unread(self) -> None:
+        """Let the server send on, unless something waits to be read."""
+        if not self._messages:
+            self._http2.taken(self._stream_id, self._unread)
+            self._unread = 0
 
     def ended(self) -> None:
         """See `http2.Stream`."""

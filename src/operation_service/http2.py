@@ -22,8 +22,7 @@ _LONGEST_FRAME = 16_384
 _WINDOW = 65_535
 """Of the connection and of each stream, unless told otherwise."""
 LONGEST_UNREAD = 2**26
-"""Of each stream, in bytes: so much may arrive of what nobody has taken yet. etcd sends no larger message of a watch:
-it splits those of more than its limit for requests, 1.5 MiB, and half a MiB."""
+"""Of each stream, in bytes: so much may arrive of what nobody has taken yet."""
 _OUR_CONNECTION_WINDOW = 2**30
 _LAST_STREAM = 2**31 - 1
 _LONGEST_HEADERS = 256 * 1024

@@ -14,6 +14,7 @@ from links import Link, Mode, linked
 from waiting import soon
 
 from operation_service.grpc_client import Channel, RpcError, UnaryCall
+from operation_service.http2 import LONGEST_UNREAD
 
 ECHO, HANG, REFUSE, COUNT = "/test.Echo/Echo", "/test.Echo/Hang", "/test.Echo/Refuse", "/test.Echo/Count"
 
@@ -256,6 +257,22 @@ class TestAStream:
             assert BytesValue.FromString(await call.read() or b"").value == bytes(size)
         call.cancel()
         assert (await failure(call.read())).code is StatusCode.CANCELLED
+
+    async def test_of_a_message_that_is_longer_than_what_may_be_unread(self, channel: Channel) -> None:
+        """etcd tells of a thousand revisions in one message, and each may have a hundred changes."""
+        size = LONGEST_UNREAD + 20_000_000
+        call = await channel.stream(COUNT, BytesValue(value=b"%d" % size))
+        async with asyncio.timeout(50):
+            assert len(await call.read() or b"") > size
+        call.cancel()
+
+    async def test_that_is_not_read_is_sent_no_more_than_may_be_unread(self, channel: Channel) -> None:
+        call = await channel.stream(COUNT, BytesValue(value=b"%d" % (LONGEST_UNREAD // 2)))
+        for _ in range(3):
+            async with asyncio.timeout(50):
+                assert len(await call.read() or b"") > LONGEST_UNREAD // 2
+            assert call._unread <= LONGEST_UNREAD  # noqa: SLF001
+        call.cancel()
 
     async def test_whose_connection_breaks_tells_who_reads(self, channel: Channel, link: Link) -> None:
         call = await channel.stream(COUNT, BytesValue(value=b"1"))
