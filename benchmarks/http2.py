@@ -10,7 +10,8 @@ import socket
 import struct
 from collections.abc import Callable
 
-_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+from operation_service.http2 import PREFACE, frame, literal
+
 _DATA, _HEADERS, _RESET, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
 _END_STREAM, _END_HEADERS, _ACK = 0x1, 0x4, 0x1
 _HEADER_TABLE_SIZE, _INITIAL_WINDOW_SIZE = 1, 4
@@ -29,17 +30,8 @@ class ServerGoneError(Exception):
     """The server has closed the connection, or is about to."""
 
 
-def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
-    return struct.pack(">IBBI", len(payload), kind, flags, stream)[1:] + payload
-
-
-def _literal(name: bytes, value: bytes) -> bytes:
-    """Write a header that is not to be indexed, name and value as they are (RFC 7541, 6.2.2)."""
-    return b"\x00" + bytes([len(name)]) + name + bytes([len(value)]) + value
-
-
 def header_block(path: str, authority: str) -> bytes:
-    """Return the headers of a gRPC call, each shorter than 127 bytes."""
+    """Return the headers of a gRPC call."""
     headers = (
         (b":method", b"POST"),
         (b":scheme", b"http"),
@@ -48,7 +40,7 @@ def header_block(path: str, authority: str) -> bytes:
         (b"te", b"trailers"),
         (b"content-type", b"application/grpc"),
     )
-    return b"".join(_literal(name, value) for name, value in headers)
+    return b"".join(literal(name, value) for name, value in headers)
 
 
 def status_of(data: bytes, begin: int, end: int) -> int:
@@ -78,8 +70,8 @@ class Connection:
         self._inbox = b""
         self._received = 0
         settings = struct.pack(">HIHI", _HEADER_TABLE_SIZE, 0, _INITIAL_WINDOW_SIZE, _STREAM_WINDOW)
-        window = _frame(_WINDOW_UPDATE, 0, 0, struct.pack(">I", _WINDOW))
-        self._outbox = [_PREFACE + _frame(_SETTINGS, 0, 0, settings) + window]
+        window = frame(_WINDOW_UPDATE, 0, 0, struct.pack(">I", _WINDOW))
+        self._outbox = [PREFACE + frame(_SETTINGS, 0, 0, settings) + window]
 
     def fileno(self) -> int:
         """Return what selectors need."""
@@ -140,17 +132,17 @@ class Connection:
             at = after
         self._inbox = data[at:]
         if self._received > _WINDOW // 2:
-            self._outbox.append(_frame(_WINDOW_UPDATE, 0, 0, struct.pack(">I", self._received)))
+            self._outbox.append(frame(_WINDOW_UPDATE, 0, 0, struct.pack(">I", self._received)))
             self._received = 0
         return ended
 
-    def _control(self, kind: int, flags: int, frame: bytes, ended: list[tuple[int, int]]) -> None:
+    def _control(self, kind: int, flags: int, received: bytes, ended: list[tuple[int, int]]) -> None:
         if kind == _PING and not flags & _ACK:
-            self._outbox.append(_frame(_PING, _ACK, 0, frame[9:]))
+            self._outbox.append(frame(_PING, _ACK, 0, received[9:]))
         elif kind == _SETTINGS and not flags & _ACK:
-            self._outbox.append(_frame(_SETTINGS, _ACK, 0, b""))
+            self._outbox.append(frame(_SETTINGS, _ACK, 0, b""))
         elif kind == _RESET:
-            ended.append((int.from_bytes(frame[5:9], "big"), UNKNOWN))
+            ended.append((int.from_bytes(received[5:9], "big"), UNKNOWN))
         elif kind == _GOAWAY:
             raise ServerGoneError
 

@@ -12,7 +12,7 @@ from typing import Protocol
 from hpack import Decoder
 from hpack.exceptions import HPACKError
 
-_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _END_STREAM, _END_HEADERS, _PADDED, _PRIORITY, _ACK = 0x1, 0x4, 0x8, 0x20, 0x1
 _HEADER_TABLE_SIZE, _ENABLE_PUSH, _INITIAL_WINDOW_SIZE, _MAX_FRAME_SIZE = 1, 2, 4, 5
 _HEAD = 9
@@ -92,7 +92,8 @@ def _length(text: bytes) -> bytes:
     return bytes(written)
 
 
-def _frame(kind: int, flags: int, stream_id: int, payload: bytes) -> bytes:
+def frame(kind: int, flags: int, stream_id: int, payload: bytes) -> bytes:
+    """Write a frame (RFC 9113, 4.1)."""
     return struct.pack(">IBBI", len(payload), kind, flags, stream_id)[1:] + payload
 
 
@@ -149,7 +150,7 @@ class Http2:
         self.takes_streams = True
         settings = struct.pack(">HIHIHI", _HEADER_TABLE_SIZE, 0, _ENABLE_PUSH, 0, _INITIAL_WINDOW_SIZE, LONGEST_UNREAD)
         grown = struct.pack(">I", _OUR_CONNECTION_WINDOW - _WINDOW)
-        write(_PREFACE + _frame(_Kind.SETTINGS, 0, 0, settings) + _frame(_Kind.WINDOW_UPDATE, 0, 0, grown))
+        write(PREFACE + frame(_Kind.SETTINGS, 0, 0, settings) + frame(_Kind.WINDOW_UPDATE, 0, 0, grown))
 
     @property
     def is_idle(self) -> bool:
@@ -174,7 +175,7 @@ class Http2:
         outgoing = _Outgoing(stream, self._stream_window)
         outgoing.data, outgoing.is_last = data, is_last
         self._streams[stream_id] = outgoing
-        head = _frame(_Kind.HEADERS, _END_HEADERS, stream_id, headers)
+        head = frame(_Kind.HEADERS, _END_HEADERS, stream_id, headers)
         self._send(head + self._sendable(stream_id, outgoing))
         return stream_id
 
@@ -182,14 +183,14 @@ class Http2:
         """End a stream that nobody waits for any more, if it is still open."""
         if self._streams.pop(stream_id, None) is not None:
             self._taken_of.pop(stream_id, None)
-            self._send(_frame(_Kind.RST_STREAM, 0, stream_id, struct.pack(">I", Code.CANCEL)))
+            self._send(frame(_Kind.RST_STREAM, 0, stream_id, struct.pack(">I", Code.CANCEL)))
 
     def taken(self, stream_id: int, size: int) -> None:
         """Let the peer send as much again as has been taken of a stream."""
         taken = self._taken_of.get(stream_id, 0) + size
         if stream_id in self._streams:
             if taken >= LONGEST_UNREAD // 2:
-                self._send(_frame(_Kind.WINDOW_UPDATE, 0, stream_id, struct.pack(">I", taken)))
+                self._send(frame(_Kind.WINDOW_UPDATE, 0, stream_id, struct.pack(">I", taken)))
                 taken = 0
             self._taken_of[stream_id] = taken
 
@@ -246,7 +247,7 @@ class Http2:
     def _data(self, flags: int, stream_id: int, payload: bytes) -> None:
         self._taken += len(payload)
         if self._taken >= _OUR_CONNECTION_WINDOW // 2:
-            self._send(_frame(_Kind.WINDOW_UPDATE, 0, 0, struct.pack(">I", self._taken)))
+            self._send(frame(_Kind.WINDOW_UPDATE, 0, 0, struct.pack(">I", self._taken)))
             self._taken = 0
         outgoing = self._streams.get(stream_id)
         if outgoing is None:
@@ -307,7 +308,7 @@ class Http2:
         self._taken_of.pop(stream_id, None)
         if outgoing.data or not outgoing.is_last:
             # It answers without having heard all: nothing more need be said.
-            self._send(_frame(_Kind.RST_STREAM, 0, stream_id, struct.pack(">I", Code.NO_ERROR)))
+            self._send(frame(_Kind.RST_STREAM, 0, stream_id, struct.pack(">I", Code.NO_ERROR)))
         outgoing.stream.ended()
 
     def _pushed(self, _flags: int, _stream_id: int, _payload: bytes) -> None:
@@ -315,7 +316,7 @@ class Http2:
 
     def _ping(self, flags: int, _stream_id: int, payload: bytes) -> None:
         if not flags & _ACK:
-            self._send(_frame(_Kind.PING, _ACK, 0, payload))
+            self._send(frame(_Kind.PING, _ACK, 0, payload))
 
     def _settings(self, flags: int, _stream_id: int, payload: bytes) -> None:
         if flags & _ACK:
@@ -328,7 +329,7 @@ class Http2:
             elif name == _MAX_FRAME_SIZE:
                 self._frame_size = value
         self.is_ready = True
-        self._send(_frame(_Kind.SETTINGS, _ACK, 0, b""))
+        self._send(frame(_Kind.SETTINGS, _ACK, 0, b""))
         self._send_on()
 
     def _grow_window(self, _flags: int, stream_id: int, payload: bytes) -> None:
@@ -357,7 +358,7 @@ class Http2:
             outgoing.window -= size
             self._window -= size
             is_end = outgoing.is_last and not outgoing.data
-            frames.append(_frame(_Kind.DATA, _END_STREAM if is_end else 0, stream_id, some))
+            frames.append(frame(_Kind.DATA, _END_STREAM if is_end else 0, stream_id, some))
         return b"".join(frames)
 
     def _reset_by_peer(self, _flags: int, stream_id: int, payload: bytes) -> None:
