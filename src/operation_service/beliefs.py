@@ -32,10 +32,9 @@ class Beliefs:
 
     def keep(self, resource: Resource, snapshot: Snapshot) -> None:
         """Believe this from now on; forget what has not been seen for longest."""
-        self.forget(resource)
-        size = weights.of_snapshot(snapshot)
+        size, known = weights.of_snapshot(snapshot), self._snapshots.pop(resource, None)
         self._snapshots[resource] = snapshot, size
-        self._bytes += size
+        self._bytes += size - known[1] if known else size
         while self._bytes > self._max_bytes:
             _, (_, size) = self._snapshots.popitem(last=False)
             self._bytes -= size

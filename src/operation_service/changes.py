@@ -10,21 +10,24 @@ from msgspec.structs import replace
 from operation_service.codec import decode_record
 from operation_service.errors import CorruptRecordError
 from operation_service.etcd_watch import Batch
-from operation_service.keys import Keys
+from operation_service.keys import Keys, resource_named
 from operation_service.model import Event, Lock, Record, Resource
 
 _log = logging.getLogger(__name__)
 
 
-class Occurrence(Struct, frozen=True):
+class Occurrence(Struct, frozen=True, gc=False):
     """One thing that happened to one operation.
+
+    Thousands are kept for whoever may ask (`watch_hub.py`), so the operation is kept as it is in etcd: as one object,
+    and not as the fifteen that it is made of.
 
     Attributes:
         resource: Whose.
         event: What. None: its lock has gone; what that means, the record tells (`expiry_event`).
         revision: At which revision of etcd.
-        record: The operation after it. None: its lock has gone; the record, which did not change, is to be read.
-        lock: The lock after it, if the resource is locked.
+        written: The record after it, which can be read. None: the lock has gone; the record, which did not change, is
+            to be read from etcd.
         together: The resources that are told of in this revision, in this order. Empty: this one alone.
         place: Which of them this one is.
     """
@@ -32,10 +35,22 @@ class Occurrence(Struct, frozen=True):
     resource: Resource
     event: Event | None
     revision: int
-    record: Record | None = None
-    lock: Lock | None = None
+    written: bytes | None = None
     together: tuple[Resource, ...] = ()
     place: int = 0
+
+    def record(self) -> Record | None:
+        """Return the operation after it; None where `written` is."""
+        if self.written is None:
+            return None
+        record = decode_record(str(self.resource).encode(), self.written)
+        return replace(record, fencing_token=self.revision) if record.fencing_token is None else record
+
+    @property
+    def leaves_locked(self) -> bool:
+        """Whether the resource is locked after it."""
+        # Records are written by changes alone, and of those the ones that leave a lock behind carry its facts.
+        return self.event is Event.RENEWED or self.event is Event.LOCKED or self.event is Event.LOGGED
 
     def told_up_to(self, is_told: Callable[[Resource], bool] = lambda _: True) -> int:
         """Return up to which revision everything has been told to somebody once this has.
@@ -51,16 +66,24 @@ class Occurrence(Struct, frozen=True):
 
 
 class Changed:
-    """What one revision did to the keys of one resource."""
+    """What one revision did to the keys of one resource.
 
-    __slots__ = ("lock_deleted", "lock_put", "record_deleted", "record_put", "resource")
+    Attributes:
+        resource: Whose.
+        record: The record as it was written, if it was.
+        lock: The lock as it was written, if it was.
+        is_record_deleted: Whether the record was deleted.
+        is_lock_deleted: Whether the lock was deleted.
+    """
+
+    __slots__ = ("is_lock_deleted", "is_record_deleted", "lock", "record", "resource")
 
     def __init__(self, resource: Resource) -> None:
         self.resource = resource
-        self.record_put: EtcdEvent | None = None
-        self.record_deleted: EtcdEvent | None = None
-        self.lock_put: EtcdEvent | None = None
-        self.lock_deleted: EtcdEvent | None = None
+        self.record: bytes | None = None
+        self.lock: bytes | None = None
+        self.is_record_deleted = False
+        self.is_lock_deleted = False
 
 
 def occurrences(batch: Batch, keys: Keys) -> list[Occurrence]:
@@ -90,41 +113,37 @@ def told(changes: Iterable[Changed], revision: int) -> list[Occurrence]:
 
 def by_resource(batch: Batch, keys: Keys) -> list[Changed]:
     """Return what was done to whose keys, in the order of the keys."""
-    changes: dict[Resource, Changed] = {}
+    changes: dict[bytes, Changed] = {}
     for event in batch.events:
+        kv = event.kv
         try:
-            resource, is_record = keys.named(event.kv.key)
+            name, is_record = keys.named(kv.key)
+            changed = changes.get(name)
+            if changed is None:
+                changed = changes[name] = Changed(resource_named(name))
         except ValueError:
-            _log.warning("the key %r is none of the service's", event.kv.key)
+            _log.warning("the key %r is none of the service's", kv.key)
             continue
-        changed = changes.get(resource)
-        if changed is None:
-            changed = changes[resource] = Changed(resource)
         if event.type == EtcdEvent.PUT:
             if is_record:
-                changed.record_put = event
+                changed.record = kv.value
             else:
-                changed.lock_put = event
+                changed.lock = kv.value
         elif is_record:
-            changed.record_deleted = event
+            changed.is_record_deleted = True
         else:
-            changed.lock_deleted = event
+            changed.is_lock_deleted = True
     return list(changes.values())
 
 
 def _occurrence(changed: Changed, revision: int) -> Occurrence | None:
     """Tell what happened to one resource. None: nothing that is told, such as the end of the retention time."""
     resource = changed.resource
-    if changed.record_put is not None:
-        kv = changed.record_put.kv
-        record = decode_record(kv.key, kv.value)
-        if record.fencing_token is None:
-            record = replace(record, fencing_token=revision)
-        # Records are written by changes alone, and of those the ones that leave a lock behind carry its facts.
-        is_locked = record.event is Event.RENEWED or record.event is Event.LOCKED or record.event is Event.LOGGED
-        lock = record.lock if is_locked else None
-        return Occurrence(resource, record.event, revision, record, lock)
-    if changed.lock_deleted is not None and changed.record_deleted is None:
+    if changed.record is not None:
+        # Read now, so that nobody is promised what cannot be told.
+        record = decode_record(str(resource).encode(), changed.record)
+        return Occurrence(resource, record.event, revision, changed.record)
+    if changed.is_lock_deleted and not changed.is_record_deleted:
         return Occurrence(resource, None, revision)
     return None
 

@@ -15,7 +15,7 @@ import contextlib
 import logging
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 
 from etcd3 import etcdrpc
@@ -234,7 +234,7 @@ class EtcdClient:
                 answer.header.CopyFrom(found.header)
         return answer
 
-    async def write(self, request: etcdrpc.TxnRequest, deadline: Deadline) -> etcdrpc.TxnResponse:
+    def write(self, request: etcdrpc.TxnRequest, deadline: Deadline) -> Coroutine[None, None, etcdrpc.TxnResponse]:
         """Carry out a transaction that may change something, once: an unclear outcome is for the caller to read back.
 
         Raises:
@@ -242,7 +242,7 @@ class EtcdClient:
             StoreOutOfSpaceError: etcd takes no changes.
             LeaseGoneError: A lease in it has ended; nothing was changed.
         """
-        return await self._call(lambda member: member.txn, request, deadline, is_repeatable=False)
+        return self._call(lambda member: member.txn, request, deadline, is_repeatable=False)
 
     async def grant(self, ttl_seconds: int, deadline: Deadline) -> Lease:
         """Grant a lease. One whose answer was lost holds no key, and ends by itself.

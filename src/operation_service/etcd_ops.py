@@ -15,14 +15,14 @@ _MORE_IN_A_KEY = 80
 """Than in the first guard's: an operation's id and a log's number, and what messages have around a key."""
 
 
-class Guard(Struct, frozen=True):
+class Guard(Struct, frozen=True, gc=False):
     """That a key was last changed at a revision. 0: that it is not there (a missing key compares as 0)."""
 
     key: bytes
     mod_revision: int
 
 
-class Put(Struct, frozen=True):
+class Put(Struct, frozen=True, gc=False):
     """A key to write, and the lease that it hangs on. Lease 0: on none, even if it hung on one before."""
 
     key: bytes
@@ -30,7 +30,7 @@ class Put(Struct, frozen=True):
     lease: int = 0
 
 
-class Transaction(Struct, frozen=True):
+class Transaction(Struct, frozen=True, gc=False):
     """What is written of one resource if all guards hold, and what is read otherwise.
 
     It becomes a message once it is known whether it goes alone or as a part of another: a message would be copied.

@@ -5,61 +5,26 @@ is there now, read in the same transaction. So a decision may rest on a belief, 
 """
 
 import contextlib
-import functools
-import math
 from collections.abc import Callable, Iterable, Sequence
-from datetime import timedelta
 
 from etcd3 import etcdrpc
 from etcd3.etcdrpc.kv_pb2 import KeyValue
-from msgspec import Struct
 from msgspec.structs import replace
 
 from operation_service import details, etcd_ops
 from operation_service.changes import Occurrence
 from operation_service.clock import Clock, Deadline
-from operation_service.codec import decode_lock, decode_record, encode
-from operation_service.errors import RevisionCompactedError, StoreError, StoreUnavailableError
-from operation_service.etcd_client import EtcdClient, LeaseGoneError, RevisionGoneError
-from operation_service.etcd_ops import Guard, Put, Transaction
-from operation_service.group_commit import GroupCommit, Outcome
+from operation_service.codec import decode_lock, decode_record
+from operation_service.commits import Attempt, Commits, Committed
+from operation_service.errors import RevisionCompactedError, StoreError
+from operation_service.etcd_client import EtcdClient, RevisionGoneError
 from operation_service.group_read import GroupRead
 from operation_service.keys import KeyRange, Keys
 from operation_service.leases import Leases
 from operation_service.lock_times import LockTimes
-from operation_service.model import Command, Details, Record, Resource, Snapshot, View
-from operation_service.policy import Change, LockAction, details_after, granted
-from operation_service.shared_leases import Place
+from operation_service.model import Details, Record, Resource, Snapshot, View, view_of
 
-_LEASE_ATTEMPTS = 3
 _LEASE_SECONDS = 1.0
-
-
-class Attempt(Struct, frozen=True):
-    """A change that is to be made for a command, if the resource still is as the snapshot says."""
-
-    command: Command
-    snapshot: Snapshot
-    change: Change
-
-
-class Committed(Struct, frozen=True):
-    """A change as etcd made it: what to tell, and what is known of the resource now."""
-
-    view: View
-    snapshot: Snapshot
-
-
-class _Places(Struct, frozen=True):
-    """On which leases a change puts the lock and the record, if on any."""
-
-    lock: Place | None = None
-    record: Place | None = None
-
-    @property
-    def ids(self) -> list[int]:
-        """The leases."""
-        return [place.lease_id for place in (self.lock, self.record) if place is not None]
 
 
 class EtcdStore:
@@ -74,7 +39,8 @@ class EtcdStore:
         leases: What they hang on.
         times: How long locks last.
         clock: The service's time.
-        on_operation_replaced: Is told of every operation, by resource and id, that a new one has taken the place of.
+        on_operation_replaced: Is told of every operation, by resource and id, that a new one has taken the place of
+            and that has left a request or logs.
     """
 
     def __init__(
@@ -89,12 +55,9 @@ class EtcdStore:
     ) -> None:
         self._etcd = etcd
         self._keys = keys
-        self._leases = leases
         self._times = times
-        self._clock = clock
-        self._on_operation_replaced = on_operation_replaced
         self.revision_seen = 0
-        self._commits = GroupCommit(etcd)
+        self._commits = Commits(etcd, keys, leases, times, clock, on_operation_replaced=on_operation_replaced)
         self._reads = GroupRead(etcd)
 
     async def read(self, resource: Resource, token: str, deadline: Deadline) -> Snapshot:
@@ -106,7 +69,7 @@ class EtcdStore:
             StoreUnavailableError: etcd could not be reached before the deadline.
             CorruptRecordError: A key of the resource cannot be read.
         """
-        found = await self._reads.read(self._look(resource, token), deadline)
+        found = await self._reads.read([etcd_ops.get(key) for key in self._keys.looked_at(resource, token)], deadline)
         self.revision_seen = max(self.revision_seen, found.revision)
         return await self._measured(resource, self._looked(resource, found.revision, found.responses), deadline)
 
@@ -155,7 +118,8 @@ class EtcdStore:
             StoreUnavailableError: etcd could not be reached before the deadline.
             CorruptRecordError: A key of the resource cannot be read.
         """
-        resource, record, revision = occurrence.resource, occurrence.record, occurrence.revision
+        resource, record, revision = occurrence.resource, occurrence.record(), occurrence.revision
+        lock = record.lock if record is not None and occurrence.leaves_locked else None
         if record is None:
             try:
                 (snapshot,) = await self.snapshots([resource], revision, deadline)
@@ -164,10 +128,8 @@ class EtcdStore:
             if snapshot.record is None:
                 raise RevisionCompactedError(revision + 1)
             record = snapshot.record
-        remaining = self._times.remaining(resource, occurrence.lock) if occurrence.lock else None
-        snapshot = Snapshot(
-            revision=revision, record=record, record_revision=revision, lock=occurrence.lock, remaining=remaining
-        )
+        remaining = self._times.remaining(resource, lock) if lock else None
+        snapshot = Snapshot(revision=revision, record=record, record_revision=revision, lock=lock, remaining=remaining)
         try:
             found = await self._details(resource, record, revision, deadline)
         except RevisionGoneError as error:
@@ -212,116 +174,15 @@ class EtcdStore:
             StoreOutOfSpaceError: etcd takes no changes.
             CorruptRecordError: A key of the resource cannot be read.
         """
-        for _ in range(_LEASE_ATTEMPTS):
-            places = await self._places(attempt.change, deadline)
-            try:
-                return await self._commit(attempt, places, deadline)
-            except LeaseGoneError:
-                # The process slept between grant and change, or somebody revoked a lease: nothing was changed.
-                self._leases.forget(*places.ids)
-        raise StoreUnavailableError("its leases end before they can be used")
-
-    async def _places(self, change: Change, deadline: Deadline) -> _Places:
-        """Rule 14: PENDING and LOCKED records never go; what is over, or has run out, goes after the retention time.
-
-        A record is renewed with its lock and hangs on a lease that ends one retention time after it, so that it needs
-        no replica to see the lock run out.
-        """
-        record, lock = change.record, None
-        if not record.phase.is_over and record.lock is None:
-            return _Places()
-        if change.action is LockAction.HOLD:
-            lock = await self._leases.for_lock(change.lock_for_seconds, deadline)
-        try:
-            lock_seconds = lock.seconds if lock else record.lock.ttl_seconds if record.lock else 0.0
-            kept_seconds = 0 if record.phase.is_over else math.ceil(lock_seconds)
-            return _Places(lock, await self._leases.for_record(kept_seconds, deadline))
-        except BaseException:
-            self._leases.leave(*_Places(lock).ids)
-            raise
-
-    async def _commit(self, attempt: Attempt, places: _Places, deadline: Deadline) -> Committed | Snapshot:
-        if places.lock is not None:
-            # The wall time before etcd was asked, counted back from now. In this order: a sleep between the two
-            # readings makes it earlier, never later.
-            asked_at = self._clock.now() - timedelta(seconds=self._clock.monotonic() - places.lock.taken_at)
-            attempt = replace(attempt, change=granted(attempt.change, asked_at, places.lock.seconds))
-        resource, before, change = attempt.command.resource, attempt.snapshot, attempt.change
-        known = details_after(change, before.details)
-        reads = details.ask(self._keys, resource, change.record) if known is None else []
-        transaction = Transaction(
-            guards=self._guards(attempt),
-            puts=self._puts(attempt, places),
-            deletes=[self._keys.lock(resource)] if _frees(attempt) else (),
-            reads=reads,
-            reads_otherwise=self._looked_at(resource, attempt.command.caller.token),
-        )
-
-        outcome = await self._commits.write(transaction, deadline, functools.partial(self._settle, attempt, places))
+        resource = attempt.command.resource
+        outcome = await self._commits.commit(attempt, deadline)
         self.revision_seen = max(self.revision_seen, outcome.revision)
-        response = outcome.response
-        if not response.succeeded:
-            there = self._looked(resource, outcome.revision, response.responses)
-            return await self._measured(resource, there, deadline)
-        if known is None:
-            known = details.take(change.record, iter(response.responses[len(response.responses) - len(reads) :]))
-        return self._committed(attempt, places, known, outcome.revision)
-
-    def _settle(self, attempt: Attempt, places: _Places, outcome: Outcome | Exception | None) -> None:
-        """Account for what became of a change, whether or not its caller still waits.
-
-        Of an unknown outcome both the new leases and the old ones may be the ones that the keys hang on: none is left.
-        """
-        if not isinstance(outcome, Outcome) or not outcome.response.succeeded:
-            if _is_not_made(outcome):
-                self._leases.leave(*places.ids)
-            return
-        resource, before, change = attempt.command.resource, attempt.snapshot, attempt.change
-        self._leases.leave(before.record_lease)
-        if change.action is LockAction.HOLD or change.action is LockAction.FREE:
-            self._leases.leave(before.lock_lease)
-        if change.record.lock is not None and places.lock is not None:
-            self._times.taken(resource, outcome.revision, change.record.lock, places.lock.taken_at)
-        if change.starts_operation and before.record is not None:
-            self._on_operation_replaced(resource, before.record.operation_id)
-
-    def _look(self, resource: Resource, token: str) -> list[etcd_ops.Op]:
-        return [etcd_ops.get(key) for key in self._looked_at(resource, token)]
-
-    def _looked_at(self, resource: Resource, token: str) -> list[bytes]:
-        keys = [self._keys.record(resource), self._keys.lock(resource)]
-        if token:
-            keys.append(self._keys.cancelled(resource, token))
-        return keys
-
-    def _guards(self, attempt: Attempt) -> list[Guard]:
-        resource, snapshot = attempt.command.resource, attempt.snapshot
-        guards = [
-            Guard(self._keys.record(resource), snapshot.record_revision),
-            Guard(self._keys.lock(resource), snapshot.lock_revision),
-        ]
-        if attempt.change.action is LockAction.HOLD and snapshot.lock is None:
-            guards.append(Guard(self._keys.cancelled(resource, attempt.command.caller.token), 0))
-        return guards
-
-    def _puts(self, attempt: Attempt, places: _Places) -> list[Put]:
-        resource, caller = attempt.command.resource, attempt.command.caller
-        snapshot, change = attempt.snapshot, attempt.change
-        record, keys = change.record, self._keys
-        puts = [Put(keys.record(resource), encode(record), places.record.lease_id if places.record else 0)]
-        if places.lock is not None:
-            puts.append(Put(keys.lock(resource), encode(record.lock), places.lock.lease_id))
-        if change.action is LockAction.CANCEL:
-            # On the lease that the lock had, it ends when the cancelled locked_until passes: no clock is asked.
-            puts.append(Put(keys.cancelled(resource, caller.token), encode(snapshot.lock), snapshot.lock_lease))
-        if change.request is not None:
-            puts.append(Put(keys.request(resource, record.operation_id), change.request))
-        if change.log is not None:
-            puts.append(Put(keys.log(resource, record.operation_id, record.log_count), encode(change.log)))
-        return puts
+        if isinstance(outcome, Committed):
+            return outcome
+        return await self._measured(resource, self._looked(resource, outcome.revision, outcome.responses), deadline)
 
     def _looked(self, resource: Resource, revision: int, responses: Iterable[etcdrpc.ResponseOp]) -> Snapshot:
-        """Take the answers to `_look`."""
+        """Take what was read of the keys that are looked at."""
         records, locks, *cancelled = (answer.response_range.kvs for answer in responses)
         snapshot = self.snapshot(resource, records, locks, revision)
         for kv in (kv for kvs in cancelled for kv in kvs):
@@ -381,55 +242,3 @@ class EtcdStore:
             record_lease=record_lease,
             is_confirmed=True,
         )
-
-    def _committed(self, attempt: Attempt, places: _Places, found: Details, revision: int) -> Committed:
-        resource, before, change = attempt.command.resource, attempt.snapshot, attempt.change
-        record = change.record
-        if record.fencing_token is None:
-            record = replace(record, fencing_token=revision)
-        lock, lock_revision, lock_lease = None, 0, 0
-        if places.lock is not None:
-            lock, lock_revision, lock_lease = record.lock, revision, places.lock.lease_id
-        elif change.action is LockAction.KEEP:
-            lock, lock_revision, lock_lease = before.lock, before.lock_revision, before.lock_lease
-        after = Snapshot(
-            revision=revision,
-            record=record,
-            record_revision=revision,
-            record_lease=places.record.lease_id if places.record else 0,
-            lock=lock,
-            lock_revision=lock_revision,
-            lock_lease=lock_lease,
-            fencing_token=(record.fencing_token or 0) if lock else 0,
-            remaining=self._times.remaining(resource, lock) if lock else None,
-            details=found,
-        )
-        return Committed(view_of(resource, after, record, found), after)
-
-
-def _is_not_made(outcome: Outcome | Exception | None) -> bool:
-    """Whether it is certain that a change was not made. An error that nobody has foreseen says nothing of it."""
-    if isinstance(outcome, Outcome):
-        return not outcome.response.succeeded
-    if isinstance(outcome, StoreError):
-        return not outcome.is_outcome_unknown
-    return outcome is None or isinstance(outcome, LeaseGoneError)
-
-
-def _frees(attempt: Attempt) -> bool:
-    """Whether a change deletes the lock key."""
-    action = attempt.change.action
-    return attempt.snapshot.lock is not None and (action is LockAction.FREE or action is LockAction.CANCEL)
-
-
-def view_of(resource: Resource, snapshot: Snapshot, record: Record, found: Details) -> View:
-    """Put together what is told of an operation."""
-    return View(
-        resource=resource,
-        record=record,
-        revision=max(snapshot.record_revision, snapshot.lock_revision),
-        lock=snapshot.lock,
-        remaining=snapshot.remaining,
-        request=found.request,
-        logs=found.logs,
-    )

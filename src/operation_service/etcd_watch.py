@@ -122,4 +122,8 @@ class EtcdWatch:
 
 
 def _by_revision(events: Iterable[EtcdEvent]) -> list[Batch]:
-    return [Batch(revision, tuple(some)) for revision, some in groupby(events, key=lambda event: event.kv.mod_revision)]
+    return [Batch(revision, tuple(some)) for revision, some in groupby(events, key=_revision)]
+
+
+def _revision(event: EtcdEvent) -> int:
+    return event.kv.mod_revision

@@ -14,7 +14,7 @@ and a guard sees only what was there before all of it.
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 
 from etcd3 import etcdrpc
 from msgspec import Struct
@@ -33,7 +33,7 @@ _MAX_BYTES = 1024 * 1024
 """etcd takes 1.5 MiB in a request; the largest change has 0.4 MiB."""
 
 
-class Outcome(Struct, frozen=True):
+class Outcome(Struct, frozen=True, gc=False):
     """What became of a transaction: its response, and etcd's revision after it."""
 
     revision: int
@@ -51,7 +51,9 @@ class GroupCommit:
         self._etcd = etcd
         self._together = Together(self._carry_out, max_requests=AT_ONCE, max_size=_MAX_BYTES, is_repeatable=False)
 
-    async def write(self, transaction: Transaction, deadline: Deadline, settle: Settle[Outcome]) -> Outcome:
+    def write(
+        self, transaction: Transaction, deadline: Deadline, settle: Settle[Outcome]
+    ) -> Coroutine[None, None, Outcome]:
         """Carry out a transaction, once: an unclear outcome is for the caller to read back.
 
         Args:
@@ -64,14 +66,15 @@ class GroupCommit:
             StoreOutOfSpaceError: etcd takes no changes.
             LeaseGoneError: A lease in it has ended; nothing was changed.
         """
-        return await self._together.do(transaction, transaction.size, deadline, settle)
+        return self._together.do(transaction, transaction.size, deadline, settle)
 
     async def _carry_out(
         self, transactions: Sequence[Transaction], deadline: Deadline
     ) -> Sequence[Outcome | Exception]:
-        if len(transactions) == 1:
-            return [await self._alone(transactions[0], deadline)]
         whole = etcdrpc.TxnRequest()
+        if len(transactions) == 1:
+            transactions[0].write_into(whole)
+            return [await self._sent(whole, deadline)]
         for transaction in transactions:
             transaction.write_into(whole.success.add().request_txn)
         outcome = await self._sent(whole, deadline)

@@ -20,7 +20,7 @@ _OPERATIONS_AT_ONCE = 120
 """etcd takes 128 in a transaction."""
 
 
-class Found(Struct, frozen=True):
+class Found(Struct, frozen=True, gc=False):
     """The answers to some ranges, in their order, all at one revision."""
 
     revision: int

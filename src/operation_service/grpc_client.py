@@ -86,8 +86,8 @@ class Channel:
         """Return what calls a method ("/package.Service/Method") that answers with one message of a type."""
         block = self._header_block(path)
 
-        async def call(request: Message, *, timeout: float) -> Answer:  # noqa: ASYNC109, the server is told
-            return await self._call(block, request, answer, timeout)
+        def call(request: Message, *, timeout: float) -> Awaitable[Answer]:
+            return self._call(block, request, answer, timeout)
 
         return call
 

@@ -13,6 +13,8 @@ import functools
 import hashlib
 from dataclasses import dataclass
 
+from msgspec import Struct
+
 from operation_service.model import Resource
 
 
@@ -27,6 +29,13 @@ class KeyRange:
 def prefix_range(prefix: bytes) -> KeyRange:
     """Return the range of all keys that begin with a prefix; it is ASCII, so its last byte can be counted up."""
     return KeyRange(prefix, prefix[:-1] + bytes([prefix[-1] + 1]))
+
+
+class ResourceKeys(Struct, frozen=True, gc=False):
+    """A resource's two keys that nearly every change has to do with: the operation's and the lock's."""
+
+    record: bytes
+    lock: bytes
 
 
 class Keys:
@@ -52,6 +61,16 @@ class Keys:
     def lock(self, resource: Resource) -> bytes:
         """Return the key of the lock."""
         return self._locks + str(resource).encode()
+
+    def of(self, resource: Resource) -> ResourceKeys:
+        """Return both of them."""
+        name = str(resource).encode()
+        return ResourceKeys(self._records + name, self._locks + name)
+
+    def looked_at(self, resource: Resource, token: str) -> list[bytes]:
+        """Return what is read to learn of a resource, as seen by the peer with a token (empty: by nobody)."""
+        at = self.of(resource)
+        return [at.record, at.lock, self.cancelled(resource, token)] if token else [at.record, at.lock]
 
     def lock_beside(self, record: bytes) -> bytes:
         """Return the key of the lock that belongs to a record's key."""
@@ -118,21 +137,19 @@ class Keys:
         Raises:
             ValueError: It is neither.
         """
-        resource, _ = self.named(key)
-        return resource
+        name, _ = self.named(key)
+        return resource_named(name)
 
-    def named(self, key: bytes) -> tuple[Resource, bool]:
-        """Return whose record or lock a key is, and whether it is the record.
+    def named(self, key: bytes) -> tuple[bytes, bool]:
+        """Return how a record's or a lock's key names its resource (`resource_named`), and whether it is the record.
 
         Raises:
             ValueError: It is neither.
         """
-        is_record = key.startswith(self._records)
-        if is_record or key.startswith(self._locks):
-            base = self._records if is_record else self._locks
-            project, slash, name = key[len(base) :].decode("ascii").partition("/")
-            if slash:
-                return Resource(project, name), is_record
+        if key.startswith(self._records):
+            return key[len(self._records) :], True
+        if key.startswith(self._locks):
+            return key[len(self._locks) :], False
         raise ValueError(key)
 
     def resource_of_cancelled(self, key: bytes) -> Resource:
@@ -153,6 +170,18 @@ class Keys:
         resource, rest = _around_hash(self._details, key)
         operation_id, _, _ = rest.partition("/")
         return resource, operation_id
+
+
+def resource_named(name: bytes) -> Resource:
+    """Return the resource that a key names.
+
+    Raises:
+        ValueError: It names none.
+    """
+    project, slash, rest = name.decode("ascii").partition("/")
+    if not slash:
+        raise ValueError(name)
+    return Resource(project, rest)
 
 
 @functools.lru_cache(maxsize=4_096)

@@ -30,6 +30,14 @@ class Leases:
         self._locks = SharedLeases(etcd, clock, _LOCK_TOLERANCE_SECONDS, is_exact_when_alone=True)
         self._records = SharedLeases(etcd, clock, max(2.0, retention_seconds * _RECORD_TOLERANCE))
 
+    def for_lock_at_once(self, seconds: int) -> Place | None:
+        """Take a place for a lock key that is to last so many seconds. None: it has to be waited for (`for_lock`)."""
+        return self._locks.take_at_once(seconds)
+
+    def for_record_at_once(self, lock_seconds: int) -> Place | None:
+        """Take a place for a record whose lock ends in so many seconds. None: as above (`for_record`)."""
+        return self._records.take_at_once(lock_seconds + self._retention_seconds)
+
     async def for_lock(self, seconds: int, deadline: Deadline) -> Place:
         """Take a place for a lock key that is to last so many seconds. Raises like `SharedLeases.take`."""
         return await self._locks.take(seconds, deadline)

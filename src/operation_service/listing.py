@@ -9,9 +9,9 @@ from operation_service import details, page_token
 from operation_service.clock import Deadline
 from operation_service.errors import InvalidRequestError, NotFoundError, PageTokenExpiredError, Violation
 from operation_service.etcd_client import EtcdClient, RevisionGoneError
-from operation_service.etcd_store import EtcdStore, view_of
+from operation_service.etcd_store import EtcdStore
 from operation_service.keys import Keys
-from operation_service.model import Details, Log, Resource, View
+from operation_service.model import Details, Log, Resource, View, view_of
 from operation_service.page_token import LogsToken, OperationsToken
 from operation_service.scan import Found, OperationsQuery, Scan
 from operation_service.survey import Survey

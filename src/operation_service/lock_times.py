@@ -23,7 +23,7 @@ _Held = tuple[Resource, str]
 """What has an end: a resource's lock (with an empty token), or a cancelled peer of the resource (with its token)."""
 
 
-class _End(Struct, frozen=True):
+class _End(Struct, frozen=True, gc=False):
     """When something ends on the monotonic clock, and by what it is recognised.
 
     Attributes:
@@ -41,7 +41,7 @@ class _End(Struct, frozen=True):
     look: int
 
 
-class Outlived(Struct, frozen=True):
+class Outlived(Struct, frozen=True, gc=False):
     """A key that is still there although its time has passed.
 
     Attributes:

@@ -107,7 +107,7 @@ class Failure(Struct, frozen=True, gc=False):
     details: tuple[bytes, ...] = ()
 
 
-class Record(Struct, frozen=True):
+class Record(Struct, frozen=True, gc=False):
     """An operation as it is stored, without its request and logs.
 
     Attributes:
@@ -196,7 +196,7 @@ def _size(log: Log) -> int:
     return len(log.message.encode())
 
 
-class Details(Struct, frozen=True):
+class Details(Struct, frozen=True, gc=False):
     """A request (a serialized google.protobuf.Any; None: there is none) and the newest logs, oldest first.
 
     They are written once and never changed: what was read of them holds for as long as the operation does.
@@ -206,7 +206,7 @@ class Details(Struct, frozen=True):
     logs: Logs = field(default_factory=Logs)
 
 
-class Snapshot(Struct, frozen=True):
+class Snapshot(Struct, frozen=True, gc=False):
     """All that is known of a resource at one revision of etcd, and that a decision may rest on.
 
     Attributes:
@@ -240,7 +240,7 @@ class Snapshot(Struct, frozen=True):
     is_confirmed: bool = False
 
 
-class View(Struct, frozen=True):
+class View(Struct, frozen=True, gc=False):
     """An operation as it is told to callers.
 
     Attributes:
@@ -265,6 +265,19 @@ class View(Struct, frozen=True):
         return state_of(self.record, is_locked=self.lock is not None)
 
 
+def view_of(resource: Resource, snapshot: Snapshot, record: Record, found: Details) -> View:
+    """Put together what is told of an operation."""
+    return View(
+        resource=resource,
+        record=record,
+        revision=max(snapshot.record_revision, snapshot.lock_revision),
+        lock=snapshot.lock,
+        remaining=snapshot.remaining,
+        request=found.request,
+        logs=found.logs,
+    )
+
+
 def state_of(record: Record, *, is_locked: bool) -> State:
     """Derive the state: the lock key says whether it is held, the record all else."""
     if is_locked:
@@ -276,7 +289,7 @@ def state_of(record: Record, *, is_locked: bool) -> State:
     return State.EXPIRED
 
 
-class Caller(Struct, frozen=True):
+class Caller(Struct, frozen=True, gc=False):
     """Who calls: its token, who that is, and the fencing token that it makes its call depend on (None: none)."""
 
     token: str
@@ -284,7 +297,7 @@ class Caller(Struct, frozen=True):
     fencing_token: int | None = None
 
 
-class Create(Struct, frozen=True):
+class Create(Struct, frozen=True, gc=False):
     """CreateOperation. `request` is a serialized google.protobuf.Any, `lock_for_seconds` 0 means: do not lock."""
 
     resource: Resource
@@ -296,7 +309,7 @@ class Create(Struct, frozen=True):
     is_disabled_cancel: bool = False
 
 
-class Propose(Struct, frozen=True):
+class Propose(Struct, frozen=True, gc=False):
     """ProposeOperation."""
 
     resource: Resource
@@ -306,7 +319,7 @@ class Propose(Struct, frozen=True):
     is_disabled_cancel: bool = False
 
 
-class Append(Struct, frozen=True):
+class Append(Struct, frozen=True, gc=False):
     """AppendOperationLog."""
 
     resource: Resource
@@ -314,7 +327,7 @@ class Append(Struct, frozen=True):
     log_message: str
 
 
-class Complete(Struct, frozen=True):
+class Complete(Struct, frozen=True, gc=False):
     """CompleteOperation. No failure: it succeeded."""
 
     resource: Resource
@@ -323,7 +336,7 @@ class Complete(Struct, frozen=True):
     failure: Failure | None = None
 
 
-class Cancel(Struct, frozen=True):
+class Cancel(Struct, frozen=True, gc=False):
     """CancelOperation."""
 
     resource: Resource

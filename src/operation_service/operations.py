@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from operation_service.beliefs import Beliefs
 from operation_service.change_ids import ChangeIds
 from operation_service.clock import Clock, Deadline
+from operation_service.commits import Attempt, Committed
 from operation_service.errors import (
     ContentionError,
     NotFoundError,
@@ -16,7 +17,7 @@ from operation_service.errors import (
     StoreError,
     StoreUnavailableError,
 )
-from operation_service.etcd_store import Attempt, Committed, EtcdStore
+from operation_service.etcd_store import EtcdStore
 from operation_service.group_commit import AT_ONCE
 from operation_service.model import Command, Resource, Snapshot, View
 from operation_service.policy import Change, Decision, Moment, decide
@@ -157,7 +158,7 @@ class Operations:
         return replace(snapshot, details=known.details)
 
 
-class _Unclear(Struct, frozen=True):
+class _Unclear(Struct, frozen=True, gc=False):
     """A change that was sent, and of which nobody knows whether it was made.
 
     Attributes:

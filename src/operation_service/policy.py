@@ -52,14 +52,14 @@ class LockAction(Enum):
     """Delete it, and remember the cancelled peer for as long as the lock would have lasted."""
 
 
-class Moment(Struct, frozen=True):
+class Moment(Struct, frozen=True, gc=False):
     """When a change is made, by the service's clock, and the id that it will be recognised by."""
 
     now: datetime
     change_id: str
 
 
-class Change(Struct, frozen=True):
+class Change(Struct, frozen=True, gc=False):
     """What to write, in one atomic change.
 
     Attributes:
@@ -79,7 +79,7 @@ class Change(Struct, frozen=True):
     lock_for_seconds: int = 0
 
 
-class Unchanged(Struct, frozen=True):
+class Unchanged(Struct, frozen=True, gc=False):
     """The command was carried out before: answer OK, change nothing (a retry is safe)."""
 
 

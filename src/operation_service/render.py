@@ -26,17 +26,16 @@ def operation(view: View) -> Operation:
 
     Rule 8: what is over has locked_until unset and is_disabled_cancel false, lest anybody take it for a dead operator.
     """
-    record = view.record
-    message = Operation(
-        proposing_peer_token=record.lock.token if record.lock else record.creator_token,
-    )
-    # As bytes: a message that stands behind another is merged into it, and a hundred logs are soon copied.
-    message.MergeFromString(view.logs.written(_written_log))
+    record, message = view.record, Operation()
+    message.proposing_peer_token = record.lock.token if record.lock else record.creator_token
+    if view.logs:
+        # As bytes: a message that stands behind another is merged into it, and a hundred logs are soon copied.
+        message.MergeFromString(view.logs.written(_written_log))
     if view.request is not None:
         message.operation_request.CopyFrom(_any(view.request, f"request of {view.resource}"))
     lock = view.lock or record.lock
     if lock is not None and not record.phase.is_over:
-        message.locked_until.CopyFrom(timestamp(lock.locked_until))
+        _set(message.locked_until, lock.locked_until)
         message.is_disabled_cancel = lock.is_disabled_cancel
     return message
 
@@ -55,7 +54,7 @@ def operation_record(view: View) -> pb.OperationRecord:
         holder=lock.holder if lock else record.creator,
     )
     if lock is not None:
-        message.locked_since.CopyFrom(timestamp(lock.locked_since))
+        _set(message.locked_since, lock.locked_since)
     if view.lock is not None and view.remaining is not None:
         message.remaining.CopyFrom(to_duration(view.remaining))
     if record.failure is not None:
@@ -74,8 +73,15 @@ def _written_log(log: Log) -> bytes:
 
 def timestamp(moment: datetime) -> Timestamp:
     """Render a UTC time."""
+    rendered = Timestamp()
+    _set(rendered, moment)
+    return rendered
+
+
+def _set(rendered: Timestamp, moment: datetime) -> None:
     since = moment - _EPOCH
-    return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1_000)
+    rendered.seconds = since.days * 86_400 + since.seconds
+    rendered.nanos = since.microseconds * 1_000
 
 
 def _status(failure: Failure, resource: Resource) -> Status:

@@ -1,6 +1,7 @@
 """The nine RPCs: protobuf in, protobuf out. Checks the request, calls, renders; no rule lives here."""
 
 import contextlib
+import functools
 import logging
 from typing import Any
 from urllib.parse import unquote
@@ -216,6 +217,7 @@ def _caller(check: Validator, token: str, context: Context) -> Caller:
     return Caller(token, _network_address(context.peer()), check.fencing_token(sent))
 
 
+@functools.lru_cache(maxsize=1_024)
 def _network_address(peer: str) -> str:
     """Return a gRPC peer ("ipv4:192.0.2.1:51234", "ipv6:%5B2001:db8::1%5D:51234", "unix:") as people write it."""
     scheme, _, address = peer.partition(":")

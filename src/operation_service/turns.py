@@ -4,6 +4,7 @@ import asyncio
 
 from operation_service.clock import Deadline
 from operation_service.errors import ContentionError, StoreUnavailableError
+from operation_service.line import Line
 from operation_service.model import Resource
 from operation_service.workers import Progress
 
@@ -11,15 +12,15 @@ _SILENT_SECONDS = 1.0
 """When no call for a resource is done for so long, it is etcd that does not answer: a call takes some milliseconds."""
 
 
-class _Turn:
-    """Whose turn it is for one resource."""
+class _Turn(Progress):
+    """Whose turn it is for one resource: the first caller's, until it ends; the others wait in line."""
 
-    __slots__ = ("lock", "progress", "waiting")
+    __slots__ = ("callers", "line")
 
     def __init__(self) -> None:
-        self.progress = Progress()
-        self.lock = asyncio.Lock()
-        self.waiting = 0
+        super().__init__()
+        self.callers = 1
+        self.line: Line | None = None
 
 
 class Turns:
@@ -42,13 +43,12 @@ class Turns:
         turn = self._turns.get(resource)
         if turn is None:
             turn = self._turns[resource] = _Turn()
-        turn.waiting += 1
+            return turn
+        turn.callers += 1
+        if turn.line is None:
+            turn.line = Line(0)
         try:
-            # Not by whether the lock is locked: between two turns it is not, and others wait for it all the same.
-            if turn.waiting > 1:
-                await self._wait(turn, resource, deadline)
-            else:
-                await turn.lock.acquire()
+            await self._wait(turn, turn.line, resource, deadline)
         except BaseException:
             self._leave(turn, resource)
             raise
@@ -62,22 +62,23 @@ class Turns:
             resource: The resource.
             error: What the turn ended with.
         """
-        turn.progress.note(error)
-        turn.lock.release()
+        turn.note(error)
+        if turn.line is not None:
+            turn.line.leave()
         self._leave(turn, resource)
 
     def _leave(self, turn: _Turn, resource: Resource) -> None:
-        turn.waiting -= 1
-        if not turn.waiting:
+        turn.callers -= 1
+        if not turn.callers:
             del self._turns[resource]
 
-    async def _wait(self, turn: _Turn, resource: Resource, deadline: Deadline) -> None:
-        done, seconds = turn.progress.done, deadline.remaining()
+    async def _wait(self, turn: _Turn, line: Line, resource: Resource, deadline: Deadline) -> None:
+        done, seconds = turn.done, deadline.remaining()
         try:
             async with asyncio.timeout(seconds):
-                await turn.lock.acquire()
+                await line.wait()
         except TimeoutError as error:
-            if turn.progress.done == done and seconds >= _SILENT_SECONDS:
+            if turn.done == done and seconds >= _SILENT_SECONDS:
                 raise StoreUnavailableError("earlier calls for the same resource still wait for it") from error
             raise ContentionError(resource, attempts=0) from error
 

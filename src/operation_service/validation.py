@@ -29,6 +29,7 @@ _MAX_UINT64 = 2**64 - 1
 
 _PROJECT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _SEGMENT = re.compile(r"[A-Za-z0-9._:@-]+")
+_NAME = re.compile(r"(?:(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._:@-]+(?:/(?!\Z)|\Z))+")
 _DECIMAL = re.compile(r"[0-9]{1,20}")
 _TYPE_URL = re.compile(r"[A-Za-z0-9._~:%/-]*/[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
 
@@ -173,7 +174,7 @@ def is_project(project: str) -> bool:
 
 def is_name(name: str) -> bool:
     """Whether that can be a resource's name."""
-    return len(name) <= MAX_NAME_CHARACTERS and all(map(_is_segment, name.split("/")))
+    return len(name) <= MAX_NAME_CHARACTERS and _NAME.fullmatch(name) is not None
 
 
 def is_name_prefix(prefix: str) -> bool:

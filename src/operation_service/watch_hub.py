@@ -36,6 +36,8 @@ _log = logging.getLogger(__name__)
 _BUFFERED = 10_000
 _BUFFERED_BYTES = 32 * 1024 * 1024
 """A record may be 70 KiB (an error of 64 KiB, a log of 4 KiB); usual ones leave room for twice as many."""
+_ENTRY_BYTES = 600
+"""About what an entry takes beside its record."""
 _BACK_REVISIONS = 5_000
 """So far back a hub begins, if etcd's history is there: when a replica starts again, the watches that come back to it
 were somewhere in there, and each that was not would need a watch of etcd of its own, until something happens."""
@@ -60,7 +62,7 @@ class Entry:
     def __init__(self, occurrence: Occurrence, position: int) -> None:
         self.occurrence = occurrence
         self.position = position
-        self.size = weights.of_record(occurrence.record)
+        self.size = _ENTRY_BYTES + len(occurrence.written or b"")
         self._view: asyncio.Future[View] | None = None
 
     def view(self, read: Callable[[Occurrence], Awaitable[View]]) -> asyncio.Future[View]:
@@ -268,17 +270,17 @@ class WatchHub:
     def _note(self, revision: int, changes: Iterable[Changed], happened: Iterable[Occurrence]) -> None:
         """Pass on what others have to know of locks and records."""
         for occurrence in happened:
-            if occurrence.event is Event.CANCELLED and occurrence.record and occurrence.record.lock:
-                self._times.cancelled(occurrence.resource, revision, occurrence.record.lock)
+            if occurrence.event is Event.CANCELLED and (record := occurrence.record()) and record.lock:
+                self._times.cancelled(occurrence.resource, revision, record.lock)
         for changed in changes:
-            if changed.record_deleted is not None:
+            if changed.is_record_deleted:
                 self._on_record_gone(changed.resource)
-            if changed.lock_deleted is not None:
+            if changed.is_lock_deleted:
                 self._times.gone(changed.resource, revision)
-            elif changed.lock_put is not None and not self._times.knows(changed.resource, revision):
+            elif changed.lock is not None and not self._times.knows(changed.resource, revision):
                 with contextlib.suppress(CorruptRecordError):
-                    kv = changed.lock_put.kv
-                    self._times.taken(changed.resource, revision, decode_lock(kv.key, kv.value))
+                    lock = decode_lock(self._keys.lock(changed.resource), changed.lock)
+                    self._times.taken(changed.resource, revision, lock)
 
     def _wake(self) -> None:
         self._news.set()

@@ -14,8 +14,12 @@ def of_record(record: Record | None) -> int:
     """Return about how many bytes a record takes in memory."""
     if record is None:
         return _RECORD
-    log = len(record.last_log.message) if record.last_log else 0
-    return _RECORD + log + _of_failure(record.failure)
+    size = _RECORD
+    if record.last_log is not None:
+        size += len(record.last_log.message)
+    if record.failure is not None:
+        size += _of_failure(record.failure)
+    return size
 
 
 def of_view(view: View) -> int:
@@ -33,5 +37,5 @@ def _of_details(request: bytes | None, logs: Logs) -> int:
     return len(request or b"") + len(logs) * _LOG + 2 * logs.size
 
 
-def _of_failure(failure: Failure | None) -> int:
-    return len(failure.message) + sum(len(detail) + DETAIL for detail in failure.details) if failure else 0
+def _of_failure(failure: Failure) -> int:
+    return len(failure.message) + sum(len(detail) + DETAIL for detail in failure.details)

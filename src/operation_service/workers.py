@@ -12,6 +12,7 @@ from datetime import timedelta
 
 from operation_service.clock import Deadline
 from operation_service.errors import OverloadedError, StoreUnavailableError
+from operation_service.line import Line
 
 _PATIENCE_SECONDS = 1.0
 """How long work waits while other work is done. So what is accepted stays fast, however slow the machine is."""
@@ -23,6 +24,8 @@ class Progress:
     Attributes:
         done: How many pieces of work have come to an end that was not etcd's silence.
     """
+
+    __slots__ = ("done",)
 
     def __init__(self) -> None:
         self.done = 0
@@ -42,7 +45,7 @@ class Workers:
 
     def __init__(self, count: int) -> None:
         self._count = count
-        self._free = asyncio.Semaphore(count)
+        self._line = Line(count)
         self._progress = Progress()
 
     def one(self, deadline: Deadline) -> "_Worker":
@@ -56,10 +59,8 @@ class Workers:
 
     async def take(self, deadline: Deadline) -> None:
         """Wait for a worker. Raises as `one` does."""
-        if self._free.locked():
+        if not self._line.step_in():
             await self._wait(deadline)
-        else:
-            await self._free.acquire()
 
     def give_back(self, error: BaseException | None) -> None:
         """Let somebody else have the worker.
@@ -68,14 +69,14 @@ class Workers:
             error: What the work ended with.
         """
         self._progress.note(error)
-        self._free.release()
+        self._line.leave()
 
     async def _wait(self, deadline: Deadline) -> None:
         done = self._progress.done
         for patience in (_PATIENCE_SECONDS, math.inf):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(patience, deadline.remaining())):
-                    await self._free.acquire()
+                    await self._line.wait()
                 return
             if self._progress.done - done >= self._count:
                 # Not the same for all: they have been refused together.

@@ -10,10 +10,11 @@ from collections.abc import Callable
 from chaos.gathering import gather
 from chaos.schedule import Kind
 
-from operation_service import cli
+from operation_service import cli, commits
+from operation_service.commits import Attempt
 from operation_service.etcd_ops import Guard
-from operation_service.etcd_store import Attempt, EtcdStore
 from operation_service.expiry import Expiry
+from operation_service.keys import Keys, ResourceKeys
 from operation_service.lock_times import LockTimes, Outlived
 
 LOCK_GUARD = "lock-guard"
@@ -34,16 +35,13 @@ _EARLY_SECONDS = 1.5
 def break_guards(*, record_too: bool) -> None:
     """Leave guards out of every transaction, each made a moment later than usual, when others have changed things."""
     gather(_LATE_SECONDS)
-    whole = EtcdStore._guards  # noqa: SLF001
+    whole = commits.guards
 
-    def guards(self: EtcdStore, attempt: Attempt) -> list[Guard]:
-        resource = attempt.command.resource
-        unchecked = {self._keys.lock(resource)}
-        if record_too:
-            unchecked.add(self._keys.record(resource))
-        return [guard for guard in whole(self, attempt) if guard.key not in unchecked]
+    def guards(keys: Keys, at: ResourceKeys, attempt: Attempt) -> list[Guard]:
+        unchecked = {at.lock, at.record} if record_too else {at.lock}
+        return [guard for guard in whole(keys, at, attempt) if guard.key not in unchecked]
 
-    EtcdStore._guards = guards  # type: ignore[method-assign]  # noqa: SLF001
+    commits.guards = guards
 
 
 def break_expiry() -> None:

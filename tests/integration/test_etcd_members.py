@@ -149,9 +149,11 @@ async def test_a_watch_leaves_a_member_that_takes_connections_and_says_nothing(
 ) -> None:
     """Nothing of a call is sent there; and what waits for that, waits for ever."""
 
-    async def say_nothing(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
-        await asyncio.sleep(60)
+    async def say_nothing(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await is_over.wait()
+        writer.close()
 
+    is_over = asyncio.Event()
     silent = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
     host, port = silent.sockets[0].getsockname()
     client = EtcdClient([f"http://{host}:{port}", etcd])
@@ -166,4 +168,5 @@ async def test_a_watch_leaves_a_member_that_takes_connections_and_says_nothing(
             (event,) = (await first).events
     assert event.kv.value == b"value"
     await client.close()
+    is_over.set()
     silent.close()

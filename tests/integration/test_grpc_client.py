@@ -150,8 +150,10 @@ class TestTheConnection:
     async def test_nor_does_one_to_somebody_who_does_not_speak_http2(self, greeting: bytes) -> None:
         async def greet(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             writer.write(greeting)
-            await asyncio.sleep(30)
+            await is_over.wait()
+            writer.close()
 
+        is_over = asyncio.Event()
         stranger = await asyncio.start_server(greet, "127.0.0.1", 0)
         channel = Channel(f"http://127.0.0.1:{stranger.sockets[0].getsockname()[1]}")
         errors = await asyncio.gather(
@@ -159,6 +161,7 @@ class TestTheConnection:
         )
         assert {(error.code, error.is_untouched) for error in errors} == {(StatusCode.UNAVAILABLE, True)}
         await channel.close()
+        is_over.set()
         stranger.close()
 
     async def test_that_breaks_tells_that_the_call_may_have_been_carried_out_and_is_made_anew(

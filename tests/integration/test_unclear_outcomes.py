@@ -14,9 +14,10 @@ from support import NAME, PROJECT, Peer, TestClock, connected, messages, refused
 from waiting import soon
 
 from operation_service.clock import Deadline
+from operation_service.commits import Attempt, Committed
 from operation_service.errors import ContentionError, StoreUnavailableError
 from operation_service.etcd_client import EtcdClient
-from operation_service.etcd_store import Attempt, Committed, EtcdStore
+from operation_service.etcd_store import EtcdStore
 from operation_service.keys import Keys
 from operation_service.leases import Leases
 from operation_service.lock_times import LockTimes

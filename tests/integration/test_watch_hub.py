@@ -17,6 +17,7 @@ from waiting import soon
 
 from operation_service.changes import Occurrence
 from operation_service.clock import Deadline
+from operation_service.codec import encode
 from operation_service.errors import (
     RevisionCompactedError,
     StoreUnavailableError,
@@ -127,7 +128,7 @@ async def test_a_change_whose_operation_has_gone_since_is_compacted_and_not_told
     await peer.append("a step")
     then = await parts.store.read(RESOURCE, "", Deadline(10))
     assert then.record is not None
-    change = Occurrence(RESOURCE, Event.LOGGED, then.record_revision, then.record, then.lock)
+    change = Occurrence(RESOURCE, Event.LOGGED, then.record_revision, encode(then.record))
     await hands.compact()
     view = await parts.store.view_after(change, Deadline(10))
     assert [log.message for log in view.logs] == ["begun", "a step"]

@@ -57,9 +57,14 @@ def happened(*events: EtcdEvent) -> list[Occurrence]:
     return occurrences(Batch(REVISION, in_order), KEYS)
 
 
-def told(event: Event | None, record: Record | None = None, *, is_locked: bool = False) -> Occurrence:
-    lock = record.lock if record is not None and is_locked else None
-    return Occurrence(RESOURCE, event, REVISION, record, lock)
+def told(event: Event | None, record: Record | None = None) -> Occurrence:
+    return Occurrence(RESOURCE, event, REVISION, encode(record) if record is not None else None)
+
+
+def fencing_token_after(occurrence: Occurrence) -> int | None:
+    record = occurrence.record()
+    assert record is not None
+    return record.fencing_token
 
 
 class TestARecordThatIsPut:
@@ -69,11 +74,11 @@ class TestARecordThatIsPut:
     @pytest.mark.parametrize("event", [Event.LOCKED, Event.RENEWED])
     def test_with_a_lock_put_is_one_occurrence(self, event: Event) -> None:
         record = a_record(event=event)
-        assert happened(record_put(record), lock_put()) == [told(event, record, is_locked=True)]
+        assert happened(record_put(record), lock_put()) == [told(event, record)]
 
     def test_is_logged_and_still_locked(self) -> None:
         record = a_record(event=Event.LOGGED)
-        assert happened(record_put(record)) == [told(Event.LOGGED, record, is_locked=True)]
+        assert happened(record_put(record)) == [told(Event.LOGGED, record)]
 
     @pytest.mark.parametrize("record", OVER, ids=lambda record: record.event)
     def test_with_the_lock_deleted_is_one_occurrence_and_no_expiry(self, record: Record) -> None:
@@ -86,13 +91,16 @@ class TestARecordThatIsPut:
     @pytest.mark.parametrize("event", HELD)
     def test_that_was_acquired_has_the_revision_of_the_change_as_its_fencing_token(self, event: Event) -> None:
         (occurrence,) = happened(record_put(a_record(event=event, fencing_token=None)))
-        assert occurrence.record is not None
-        assert occurrence.record.fencing_token == REVISION
+        assert fencing_token_after(occurrence) == REVISION
 
     def test_keeps_the_fencing_token_that_it_has(self) -> None:
         (occurrence,) = happened(record_put(a_record()))
-        assert occurrence.record is not None
-        assert occurrence.record.fencing_token == FENCE
+        assert fencing_token_after(occurrence) == FENCE
+
+    @pytest.mark.parametrize("event", Event)
+    def test_leaves_the_resource_locked_if_its_holder_made_the_change(self, event: Event) -> None:
+        (occurrence,) = happened(record_put(a_record(event=event)))
+        assert occurrence.leaves_locked == (event in HELD)
 
 
 class TestALockThatIsDeletedAlone:
@@ -154,8 +162,8 @@ class TestSeveralResourcesInOneRevision:
     def test_each_has_its_own_record_and_lock(self) -> None:
         ours, theirs = a_record(event=Event.LOCKED), PENDING
         first, second = happened(record_put(ours, FIRST), lock_put(FIRST), record_put(theirs, SECOND))
-        assert (first.record, first.lock) == (ours, ours.lock)
-        assert (second.record, second.lock) == (theirs, None)
+        assert (first.record(), first.leaves_locked) == (ours, True)
+        assert (second.record(), second.leaves_locked) == (theirs, False)
 
 
 class TestWhatCannotBeRead:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from operation_service.keys import KeyRange, Keys, prefix_range
+from operation_service.keys import KeyRange, Keys, ResourceKeys, prefix_range, resource_named
 from operation_service.model import Resource
 
 PREFIX = "/n0stack/operation/"
@@ -144,8 +144,14 @@ def test_records_and_locks_are_watched_and_nothing_else(resource: Resource) -> N
 @given(resources)
 def test_a_record_and_a_lock_lead_back_to_their_resource(resource: Resource) -> None:
     assert KEYS.resource_of(KEYS.record(resource)) == KEYS.resource_of(KEYS.lock(resource)) == resource
-    assert KEYS.named(KEYS.record(resource)) == (resource, True)
-    assert KEYS.named(KEYS.lock(resource)) == (resource, False)
+    name, is_record = KEYS.named(KEYS.record(resource))
+    assert (resource_named(name), is_record) == (resource, True)
+    assert KEYS.named(KEYS.lock(resource)) == (name, False)
+
+
+@given(resources)
+def test_both_keys_of_a_resource_are_its_record_and_its_lock(resource: Resource) -> None:
+    assert KEYS.of(resource) == ResourceKeys(KEYS.record(resource), KEYS.lock(resource))
 
 
 @given(resource=resources, operation_id=operation_ids)

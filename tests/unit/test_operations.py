@@ -6,8 +6,8 @@ import msgspec
 from unit_support import FakeClock, locked, propose
 
 from operation_service.clock import Deadline
+from operation_service.commits import Attempt, Committed
 from operation_service.errors import StoreUnavailableError
-from operation_service.etcd_store import Attempt, Committed
 from operation_service.model import Snapshot, View
 from operation_service.operations import Operations
 

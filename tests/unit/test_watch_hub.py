@@ -30,8 +30,9 @@ class Store:
 
     async def view_after(self, occurrence: Occurrence, _deadline: Deadline) -> View:
         await self.may_read.wait()
-        assert occurrence.record is not None
-        return View(occurrence.resource, occurrence.record, occurrence.revision, None, None, None, Logs())
+        record = occurrence.record()
+        assert record is not None
+        return View(occurrence.resource, record, occurrence.revision, None, None, None, Logs())
 
 
 def a_hub(store: Store) -> WatchHub:
