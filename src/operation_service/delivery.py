@@ -19,6 +19,8 @@ from operation_service.grpc_server import ServedCall, current_call
 from operation_service.lingering import Lingering
 
 Context = grpc.aio.ServicerContext[Any, Any]
+Answer = Message | bytes
+"""A message, or one that is serialized already."""
 
 _MAX_BYTES = 64 * 1024 * 1024
 """Python and gRPC hold each message up to three times while it is written."""
@@ -92,15 +94,15 @@ class Delivery:
         data = message.SerializeToString()
         await self._within(patience_seconds, context.write(data), len(data))
 
-    def hand_over(self, answer: Message, patience_seconds: float, on_over: Callable[[], None]) -> bytes:
+    def hand_over(self, answer: Answer, patience_seconds: float, on_over: Callable[[], None]) -> bytes:
         """Return a call's only answer as its coroutine has to return it: gRPC writes it together with the status.
 
         Args:
-            answer: The message.
+            answer: What it is.
             patience_seconds: After so long without its being read the caller is given up.
             on_over: Is called once, when the answer is on its way, or the caller is given up.
         """
-        data = answer.SerializeToString()
+        data = answer if isinstance(answer, bytes) else answer.SerializeToString()
         call = current_call()
         if call is None:
             on_over()

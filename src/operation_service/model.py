@@ -149,11 +149,12 @@ class Logs(Sequence[Log]):
         size: How many bytes their messages have together.
     """
 
-    __slots__ = ("_logs", "_written", "size")
+    __slots__ = ("_logs", "_whole", "_written", "size")
 
     def __init__(self, logs: Iterable[Log] = ()) -> None:
         self._logs = tuple(logs)
         self._written: tuple[bytes, ...] = ()
+        self._whole: bytes | None = None
         self.size = sum(map(_size, self._logs))
 
     def __len__(self) -> int:
@@ -187,9 +188,10 @@ class Logs(Sequence[Log]):
 
     def written(self, write: Callable[[Log], bytes]) -> bytes:
         """Return all of them as a function, always the same one, writes each."""
-        if len(self._written) < len(self._logs):
+        if self._whole is None:
             self._written = (*self._written, *map(write, self._logs[len(self._written) :]))
-        return b"".join(self._written)
+            self._whole = b"".join(self._written)
+        return self._whole
 
 
 def _size(log: Log) -> int:

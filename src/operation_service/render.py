@@ -14,6 +14,9 @@ from operation_service.model import Event, Failure, Log, Resource, State, View
 from operation_service.status import to_duration
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LENGTH_DELIMITED = 2
+_OPERATION = bytes([pb.OperationRecord.OPERATION_FIELD_NUMBER << 3 | _LENGTH_DELIMITED])
+"""What stands before an operation within its record, and its length."""
 
 STATES = {State(name.removeprefix("OPERATION_STATE_")): number for name, number in pb.OperationState.items() if number}
 """The protocol's numbers of the states."""
@@ -21,16 +24,35 @@ EVENTS = {Event(name.removeprefix("OPERATION_EVENT_")): number for name, number 
 """The protocol's numbers of the events."""
 
 
-def operation(view: View) -> Operation:
-    """Render what changes something answers with.
+def written_operation(view: View) -> bytes:
+    """Render what changes something answers with, serialized.
 
     Rule 8: what is over has locked_until unset and is_disabled_cancel false, lest anybody take it for a dead operator.
+
+    Raises:
+        CorruptRecordError: What was stored with it is no message.
     """
+    # What is written behind a message is a part of it: so a hundred logs need not become messages again and again.
+    return _operation(view).SerializeToString() + view.logs.written(_written_log)
+
+
+def written_operation_record(view: View) -> bytes:
+    """Render what a read of one answers with, serialized. Raises like `written_operation`."""
+    operation = written_operation(view)
+    return _record(view).SerializeToString() + _OPERATION + _varint(len(operation)) + operation
+
+
+def operation_record(view: View) -> pb.OperationRecord:
+    """Render one of many. Raises like `written_operation`."""
+    message = _record(view)
+    message.operation.MergeFromString(written_operation(view))
+    return message
+
+
+def _operation(view: View) -> Operation:
+    """Render it without its logs."""
     record, message = view.record, Operation()
     message.proposing_peer_token = record.lock.token if record.lock else record.creator_token
-    if view.logs:
-        # As bytes: a message that stands behind another is merged into it, and a hundred logs are soon copied.
-        message.MergeFromString(view.logs.written(_written_log))
     if view.request is not None:
         message.operation_request.CopyFrom(_any(view.request, f"request of {view.resource}"))
     lock = view.lock or record.lock
@@ -40,15 +62,14 @@ def operation(view: View) -> Operation:
     return message
 
 
-def operation_record(view: View) -> pb.OperationRecord:
-    """Render what reads answer with."""
+def _record(view: View) -> pb.OperationRecord:
+    """Render it without its operation."""
     record = view.record
     lock = view.lock or record.lock
     message = pb.OperationRecord(
         project=view.resource.project,
         name=view.resource.name,
         state=STATES[view.state],
-        operation=operation(view),
         fencing_token=record.fencing_token or 0,
         revision=view.revision,
         holder=lock.holder if lock else record.creator,
@@ -87,6 +108,16 @@ def _set(rendered: Timestamp, moment: datetime) -> None:
 def _status(failure: Failure, resource: Resource) -> Status:
     details = [_any(detail, f"error of {resource}") for detail in failure.details]
     return Status(code=failure.code, message=failure.message, details=details)
+
+
+def _varint(number: int) -> bytes:
+    """Write a number as protobuf does: seven bits a byte, the lowest first; all but the last have the eighth set."""
+    written = bytearray()
+    while number > 0x7F:  # noqa: PLR2004, what seven bits hold
+        written.append(number & 0x7F | 0x80)
+        number >>= 7
+    written.append(number)
+    return bytes(written)
 
 
 def _any(data: bytes, what: str) -> Any:

@@ -1,4 +1,7 @@
-"""The nine RPCs: protobuf in, protobuf out. Checks the request, calls, renders; no rule lives here."""
+"""The nine RPCs: protobuf in, protobuf out. Checks the request, calls, renders; no rule lives here.
+
+What is told of one operation is rendered as bytes, messages of many as messages.
+"""
 
 import contextlib
 import functools
@@ -10,8 +13,7 @@ import grpc
 from msgspec.structs import replace
 
 from n0stack.operation.v1alpha import operation_service_pb2 as pb
-from n0stack.operation.v1alpha.operation_service_pb2_grpc import OperationServiceServicer
-from n0stack.protobuf.operation_pb2 import Operation, ProposeOperationRequest
+from n0stack.protobuf.operation_pb2 import ProposeOperationRequest
 from operation_service import render
 from operation_service.clock import Deadline
 from operation_service.delivery import Delivery, NotReadError
@@ -42,8 +44,8 @@ moment, is waited for."""
 _STATES: dict[int, State] = {number: state for state, number in render.STATES.items()}
 
 
-class OperationServicer(OperationServiceServicer):
-    """Serves n0stack.operation.v1alpha.OperationService.
+class OperationServicer:
+    """Serves n0stack.operation.v1alpha.OperationService: a method for each rpc, bound by its name (`wire.handlers`).
 
     Args:
         operations: Changes, and the read of one.
@@ -63,7 +65,7 @@ class OperationServicer(OperationServiceServicer):
         self._pages = Workers(_PAGES_AT_ONCE)
         self._max_lock_seconds = max_lock_seconds
 
-    async def CreateOperation(self, request: pb.CreateOperationRequest, context: Context) -> Operation:
+    async def CreateOperation(self, request: pb.CreateOperationRequest, context: Context) -> bytes:
         """Record a request, and take the lock if asked to."""
         check = Validator()
         resource = check.resource(request.project, request.name)
@@ -86,7 +88,7 @@ class OperationServicer(OperationServiceServicer):
         )
         return await self._change(create, context)
 
-    async def ProposeOperation(self, request: ProposeOperationRequest, context: Context) -> Operation:
+    async def ProposeOperation(self, request: ProposeOperationRequest, context: Context) -> bytes:
         """Take the lock, or renew it."""
         check = Validator()
         resource = check.resource(request.project, request.name)
@@ -103,7 +105,7 @@ class OperationServicer(OperationServiceServicer):
         )
         return await self._change(propose, context)
 
-    async def AppendOperationLog(self, request: pb.AppendOperationLogRequest, context: Context) -> Operation:
+    async def AppendOperationLog(self, request: pb.AppendOperationLogRequest, context: Context) -> bytes:
         """Add a log."""
         check = Validator()
         resource = check.resource(request.project, request.name)
@@ -112,7 +114,7 @@ class OperationServicer(OperationServiceServicer):
         check.finish()
         return await self._change(Append(resource, caller, request.log_message), context)
 
-    async def CompleteOperation(self, request: pb.CompleteOperationRequest, context: Context) -> Operation:
+    async def CompleteOperation(self, request: pb.CompleteOperationRequest, context: Context) -> bytes:
         """End the operation, as succeeded or failed."""
         check = Validator()
         resource = check.resource(request.project, request.name)
@@ -122,7 +124,7 @@ class OperationServicer(OperationServiceServicer):
         check.finish()
         return await self._change(Complete(resource, caller, request.log_message, failure), context)
 
-    async def CancelOperation(self, request: pb.CancelOperationRequest, context: Context) -> Operation:
+    async def CancelOperation(self, request: pb.CancelOperationRequest, context: Context) -> bytes:
         """End the operation, as cancelled."""
         check = Validator()
         resource = check.resource(request.project, request.name)
@@ -131,12 +133,12 @@ class OperationServicer(OperationServiceServicer):
         check.finish()
         return await self._change(Cancel(resource, caller, request.log_message), context)
 
-    async def GetOperation(self, request: pb.GetOperationRequest, context: Context) -> pb.OperationRecord:
+    async def GetOperation(self, request: pb.GetOperationRequest, context: Context) -> bytes:
         """Read one."""
         check = Validator()
         resource = check.resource(request.project, request.name)
         check.finish()
-        return render.operation_record(await self._operations.get(resource, _deadline(context)))
+        return render.written_operation_record(await self._operations.get(resource, _deadline(context)))
 
     async def ListOperations(self, request: pb.ListOperationsRequest, context: Context) -> pb.ListOperationsResponse:
         """Read a page of many."""
@@ -165,11 +167,11 @@ class OperationServicer(OperationServiceServicer):
             logs, token = await self._listing.logs(resource, page_size, request.page_token, deadline)
         return pb.ListOperationLogsResponse(logs=map(render.log_line, logs), next_page_token=token)
 
-    # The base class knows only generators, which cannot give up on a caller that does not read.
-    async def WatchOperations(  # type: ignore[override]
-        self, request: pb.WatchOperationsRequest, context: Context
-    ) -> None:
-        """Tell of changes until the caller ends the call, or does not read any more."""
+    async def WatchOperations(self, request: pb.WatchOperationsRequest, context: Context) -> None:
+        """Tell of changes until the caller ends the call, or does not read any more.
+
+        No generator, which could not give up on a caller that does not read.
+        """
         check = Validator()
         check.filter(request.project, request.name_prefix)
         check.start_revision(request.start_revision)
@@ -191,15 +193,15 @@ class OperationServicer(OperationServiceServicer):
                         # Whoever reads this has read, before it, what was not read in time.
                         raise WatcherTooSlowError(told.revision + 1) from error
 
-    async def _change(self, command: Command, context: Context) -> Operation:
+    async def _change(self, command: Command, context: Context) -> bytes:
         view = await self._operations.change(command, _deadline(context))
         context.set_trailing_metadata(((FENCING_TOKEN_METADATA, str(view.record.fencing_token or 0)),))
         try:
-            return render.operation(view)
+            return render.written_operation(view)
         except CorruptRecordError as error:
             # The change was made; what else was spoilt by hand is no reason to say that it failed.
             _log.error("told without its request: %s", error)
-            return render.operation(replace(view, request=None))
+            return render.written_operation(replace(view, request=None))
 
 
 def _readable(view: View) -> pb.OperationRecord | None:

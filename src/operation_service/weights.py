@@ -34,7 +34,7 @@ def of_snapshot(snapshot: Snapshot) -> int:
 
 
 def _of_details(request: bytes | None, logs: Logs) -> int:
-    return len(request or b"") + len(logs) * _LOG + 2 * logs.size
+    return len(request or b"") + len(logs) * _LOG + 3 * logs.size
 
 
 def _of_failure(failure: Failure) -> int:

@@ -27,7 +27,7 @@ from operation_service import weights
 from operation_service.admission import Admission, FullError, Gate
 from operation_service.bounds import Bounds
 from operation_service.compression import DecompressionError, decompressed
-from operation_service.delivery import CallerGoneError, Delivery, NotReadError
+from operation_service.delivery import Answer, CallerGoneError, Delivery, NotReadError
 from operation_service.errors import InvalidRequestError, OperationError, UnforeseenError, Violation
 from operation_service.status import to_status
 
@@ -54,7 +54,7 @@ _ANSWER_SECONDS = 5.0
 
 Context = grpc.aio.ServicerContext[Message, Message]
 Request = Message | InvalidRequestError
-Guarded = Callable[[Request, Context], Awaitable[Message | None]]
+Guarded = Callable[[Request, Context], Awaitable[Answer | None]]
 Shorten = Callable[[Message], Message]
 
 
@@ -266,10 +266,10 @@ def _is_parsable(field: Any, data: bytes) -> bool:  # noqa: ANN401, the stubs kn
     return True
 
 
-def _guarded(behavior: Callable[..., Awaitable[Message | None]], delivery: Delivery, patience: float | None) -> Guarded:
+def _guarded(behavior: Callable[..., Awaitable[Answer | None]], delivery: Delivery, patience: float | None) -> Guarded:
     """Tell errors as section 5 of the contract says; wait for so many seconds until they are read."""
 
-    async def call(request: Request, context: Context) -> Message | None:
+    async def call(request: Request, context: Context) -> Answer | None:
         if isinstance(request, InvalidRequestError):
             # Not raised: it would be held by the frames that its own traceback holds, and the call with them.
             await delivery.abort(context, _status(request, request), patience)

@@ -61,11 +61,14 @@ def view_of(snapshot: Snapshot, **changes: Any) -> View:
 
 
 def told(snapshot: Snapshot, **changes: Any) -> Operation:
-    return render.operation(view_of(snapshot, **changes))
+    return Operation.FromString(render.written_operation(view_of(snapshot, **changes)))
 
 
 def told_record(snapshot: Snapshot, **changes: Any) -> pb.OperationRecord:
-    return render.operation_record(view_of(snapshot, **changes))
+    view = view_of(snapshot, **changes)
+    record = pb.OperationRecord.FromString(render.written_operation_record(view))
+    assert render.operation_record(view) == record
+    return record
 
 
 def test_every_state_has_a_number_in_the_protocol_and_every_number_a_state() -> None:
