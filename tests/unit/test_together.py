@@ -56,6 +56,39 @@ async def test_what_comes_at_once_goes_at_once_and_each_has_its_own_answer(carri
     assert carrier.carried == [[1, 2, 3]]
 
 
+async def test_those_who_come_back_after_an_answer_soon_go_together_again(carrier: Carrier) -> None:
+    group = together(carrier)
+    carrier.may_answer.set()
+
+    async def call_twice(number: int, turns: int) -> None:
+        await group.do(number, 1, SOON)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await group.do(number + 10, 1, SOON)
+
+    await asyncio.gather(*(call_twice(number, 5 * number) for number in (1, 2, 3)))
+    assert carrier.carried == [[1, 2, 3], [11, 12, 13]]
+
+
+async def test_as_many_as_may_go_together_wait_for_no_more(carrier: Carrier) -> None:
+    group = together(carrier)
+    tasks = await begun(group, 1, 2, 3, 4, 11, 12, 13, 14)
+    carrier.may_answer.set()
+    await asyncio.wait(tasks[:4])
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert carrier.carried == [[1, 2, 3, 4], [11, 12, 13, 14]]
+
+
+async def test_who_is_alone_waits_for_nobody(carrier: Carrier) -> None:
+    group = together(carrier)
+    carrier.may_answer.set()
+    await group.do(1, 1, SOON)
+    await begun(group, 2)
+    await begun(group, 3)
+    assert carrier.carried == [[1], [2], [3]]
+
+
 async def test_what_comes_meanwhile_goes_with_the_next_one(carrier: Carrier) -> None:
     group = together(carrier)
     tasks = await begun(group, 1)
