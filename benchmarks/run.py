@@ -17,6 +17,7 @@ from benchmarks.scenarios import CEILINGS, at_long_logs, at_places, etcd_txn, he
 from benchmarks.schedule import Part, Schedule, in_rounds
 from benchmarks.servers import running_etcd, running_service
 from benchmarks.sizes import Growth, Size, connection_sizes
+from benchmarks.stock_grpc import running_stock_grpc
 from benchmarks.watching import Watching
 
 CALLS, LOGS, PEERS, WATCH, HELD, SIZES = NAMES = ("calls", "logs", "peers", "watch", "held", "sizes")
@@ -111,6 +112,9 @@ class Run:
                 part = Part(Watching(watchers).measure, f"watchers: {watchers:,}")
                 parts.append(part)
         async with contextlib.AsyncExitStack() as stack:
+            if CALLS in self._only:
+                stock = await stack.enter_async_context(running_stock_grpc(self._folder))
+                parts.append(Part(stock.measure))
             if PEERS in self._only:
                 ready, skipped = await stack.enter_async_context(ready_peers(self._folder))
                 self.results.skipped += skipped
