@@ -16,7 +16,7 @@ _LOOK_SECONDS = 0.02
 
 _TURNS = 40
 """Of the event loop, that go by between an answer and what is sent next: an idle loop takes 0.1 ms for them, and a busy
-one has done by then what brings more to send. With 16 callers that was worth a fifth (docs/adr/0019)."""
+one has done by then what brings more to send (docs/adr/0019-who-was-answered-comes-back.md)."""
 _LET_COME_SECONDS = 0.005
 """However long the turns take, it waits no longer than that."""
 
