@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -19,6 +20,8 @@ _TURNS = 40
 one has done by then what brings more to send (docs/adr/0019-who-was-answered-comes-back.md)."""
 _LET_COME_SECONDS = 0.005
 """However long the turns take, it waits no longer than that."""
+_CROWDED_SECONDS = 0.1
+"""Where several call, one of them is alone with a transaction now and then."""
 
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
@@ -63,6 +66,7 @@ class Together(Generic[Request, Answer]):
         self._working: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._crowded_until = -math.inf
 
     async def do(
         self, request: Request, size: int, deadline: Deadline, settle: "Settle[Answer]" = lambda _: None
@@ -118,10 +122,17 @@ class Together(Generic[Request, Answer]):
         try:
             while some := self._next():
                 await self._send(some)
-                if len(some) > 1 or self._queue:
+                if self._is_crowded(some):
                     await self._let_come()
         finally:
             self._working = None
+
+    def _is_crowded(self, some: Sequence[object]) -> bool:
+        """Whether there are several who call, as what was sent last and what waits now show, or did a moment ago."""
+        now = asyncio.get_running_loop().time()
+        if len(some) > 1 or self._queue:
+            self._crowded_until = now + _CROWDED_SECONDS
+        return now < self._crowded_until
 
     async def _let_come(self) -> None:
         """Let those who were just answered be told, and others come: what is sent next is shared by more.

@@ -70,6 +70,19 @@ async def test_those_who_come_back_after_an_answer_soon_go_together_again(carrie
     assert carrier.carried == [[1, 2, 3], [11, 12, 13]]
 
 
+async def test_one_that_went_alone_is_no_reason_for_the_others_not_to_be_let_come(carrier: Carrier) -> None:
+    group = together(carrier)
+    carrier.may_answer.set()
+    await asyncio.gather(group.do(1, 1, SOON), group.do(2, 1, SOON))
+    for _ in range(100):
+        await asyncio.sleep(0)
+    await group.do(3, 1, SOON)
+    first = await begun(group, 4)
+    last = await begun(group, 5)
+    await asyncio.gather(*first, *last)
+    assert carrier.carried == [[1, 2], [3], [4, 5]]
+
+
 async def test_as_many_as_may_go_together_wait_for_no_more(carrier: Carrier) -> None:
     group = together(carrier)
     tasks = await begun(group, 1, 2, 3, 4, 11, 12, 13, 14)
