@@ -71,16 +71,18 @@ class Changed:
     Attributes:
         resource: Whose.
         record: The record as it was written, if it was.
+        record_key: Its key then.
         lock: The lock as it was written, if it was.
         is_record_deleted: Whether the record was deleted.
         is_lock_deleted: Whether the lock was deleted.
     """
 
-    __slots__ = ("is_lock_deleted", "is_record_deleted", "lock", "record", "resource")
+    __slots__ = ("is_lock_deleted", "is_record_deleted", "lock", "record", "record_key", "resource")
 
     def __init__(self, resource: Resource) -> None:
         self.resource = resource
         self.record: bytes | None = None
+        self.record_key = b""
         self.lock: bytes | None = None
         self.is_record_deleted = False
         self.is_lock_deleted = False
@@ -126,7 +128,7 @@ def by_resource(batch: Batch, keys: Keys) -> list[Changed]:
             continue
         if event.type == EtcdEvent.PUT:
             if is_record:
-                changed.record = kv.value
+                changed.record, changed.record_key = kv.value, kv.key
             else:
                 changed.lock = kv.value
         elif is_record:
@@ -141,7 +143,7 @@ def _occurrence(changed: Changed, revision: int) -> Occurrence | None:
     resource = changed.resource
     if changed.record is not None:
         # Read now, so that nobody is promised what cannot be told.
-        record = decode_record(str(resource).encode(), changed.record)
+        record = decode_record(changed.record_key, changed.record)
         return Occurrence(resource, record.event, revision, changed.record)
     if changed.is_lock_deleted and not changed.is_record_deleted:
         return Occurrence(resource, None, revision)

@@ -126,6 +126,8 @@ class EtcdClient:
         member = self._members[self._current]
         if member.channel is not channel:
             return
+        if member.is_well:
+            _log.info("etcd at %s is left: a call failed there", member.address)
         member.is_well = False
         others = [(self._current + step) % len(self._members) for step in range(1, len(self._members))]
         self._current = next((other for other in others if self._members[other].is_well), [*others, self._current][0])
@@ -307,7 +309,7 @@ class EtcdClient:
                 try:
                     if not isinstance(failure, StoreUnavailableError) or error.code in _REFUSALS:
                         raise failure from error
-                    if error.code is not StatusCode.DEADLINE_EXCEEDED or timeout >= _ATTEMPT_SECONDS:
+                    if timeout >= _ATTEMPT_SECONDS or not _is_out_of_time(error):
                         # A caller in a hurry says nothing about the member.
                         self.leave(member.channel)
                     if failure.is_outcome_unknown and not is_repeatable:
@@ -327,6 +329,11 @@ class EtcdClient:
         if self._unreachable_since is None:
             self._unreachable_since = now
         return now - self._unreachable_since > _GIVE_UP_AFTER_SECONDS
+
+
+def _is_out_of_time(error: RpcError) -> bool:
+    """Whether a call's time was over, as this side found, or etcd did: then it answers UNAVAILABLE (3.4.23)."""
+    return error.code is StatusCode.DEADLINE_EXCEEDED or "request timed out" in error.details
 
 
 def translate(error: RpcError) -> OperationError | LeaseGoneError | RevisionGoneError:

@@ -1,8 +1,4 @@
-"""Resources in etcd: one read, and one guarded commit, each a single transaction.
-
-`commit(snapshot, change)` makes a change if the resource still is as the snapshot says, and answers otherwise with what
-is there now, read in the same transaction. So a decision may rest on a belief, and usually costs one round trip.
-"""
+"""Resources in etcd: reads of one and of some, and commits (`commits.py`) that tell what is there if they fail."""
 
 import contextlib
 from collections.abc import Callable, Iterable, Sequence

@@ -130,7 +130,7 @@ class Channel:
         loop = asyncio.get_running_loop()
         until = loop.time() + seconds
         connection = self._connection
-        if connection is None or not connection.http2.takes_streams:
+        if connection is None or not connection.takes_calls:
             connection = await self._connected(seconds)
         call = _Unary(loop)
         # Rounded up: who waits here gives up first, and knows why.
@@ -150,7 +150,7 @@ class Channel:
 
     async def _connected(self, seconds: float) -> "_Connection":
         """Wait for a connection that takes calls, together with all others."""
-        if self._connection is not None and self._connection.http2.takes_streams:
+        if self._connection is not None and self._connection.takes_calls:
             return self._connection
         if self._is_closed:
             raise RpcError(StatusCode.UNAVAILABLE, "the channel is closed", is_untouched=True)
@@ -160,6 +160,9 @@ class Channel:
         done, _ = await asyncio.wait({self._connecting}, timeout=seconds)
         for connecting in done:
             error = asyncio.CancelledError() if connecting.cancelled() else connecting.exception()
+            if error is None and not connecting.result().takes_calls:
+                # The event loop has turned since it came to stand.
+                error = ConnectionError("the server has closed the connection again")
             if error is None:
                 return connecting.result()
             raise RpcError(StatusCode.UNAVAILABLE, self._why_not(error), is_untouched=True) from error
@@ -215,6 +218,11 @@ class _Connection(asyncio.Protocol):
         self.ready.add_done_callback(lambda ready: ready.cancelled() or ready.exception())
         self.heard_at = loop.time()
         self.http2: Http2
+
+    @property
+    def takes_calls(self) -> bool:
+        """Whether calls may be begun: a transport that closes says so before it tells its protocol."""
+        return self._transport is not None and not self._transport.is_closing() and self.http2.takes_streams
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio.Protocol."""

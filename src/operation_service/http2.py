@@ -100,12 +100,13 @@ def frame(kind: int, flags: int, stream_id: int, payload: bytes) -> bytes:
 class _Outgoing:
     """What a stream has still to send."""
 
-    __slots__ = ("data", "is_last", "stream", "window")
+    __slots__ = ("at", "data", "is_last", "stream", "window")
 
     def __init__(self, stream: Stream, window: int) -> None:
         self.stream = stream
         self.window = window
         self.data = b""
+        self.at = 0
         self.is_last = False
 
 
@@ -351,10 +352,13 @@ class Http2:
         """Return, as frames, as much as the windows let a stream send now."""
         frames = []
         while outgoing.data:
-            size = min(len(outgoing.data), outgoing.window, self._window, self._frame_size)
+            size = min(len(outgoing.data) - outgoing.at, outgoing.window, self._window, self._frame_size)
             if size <= 0:
                 break
-            some, outgoing.data = outgoing.data[:size], outgoing.data[size:]
+            some = outgoing.data[outgoing.at : outgoing.at + size]
+            outgoing.at += size
+            if outgoing.at == len(outgoing.data):
+                outgoing.data, outgoing.at = b"", 0
             outgoing.window -= size
             self._window -= size
             is_end = outgoing.is_last and not outgoing.data
@@ -375,6 +379,7 @@ class Http2:
         last_stream = _number(payload) & _LAST_STREAM
         self.takes_streams = False
         for stream_id in [stream_id for stream_id in self._streams if stream_id > last_stream]:
+            self._taken_of.pop(stream_id, None)
             self._streams.pop(stream_id).stream.failed("the server goes away", is_untouched=True)
 
 

@@ -1,11 +1,13 @@
 """Places for some at once; the rest waits in line, first come, first served.
 
-asyncio's semaphore does the same, but tells whether there is room only by looking at all who wait, and has to be asked
-with a coroutine also where there is (docs/adr/0016-the-way-of-a-call.md).
+asyncio's semaphore does the same, but tells whether there is room only by looking at all who wait, has to be asked with
+a coroutine also where there is room, and lets nobody keep its place in line who looks around meanwhile.
 """
 
 import asyncio
-from collections import deque
+
+Ticket = asyncio.Future[None]
+"""A place in line: done once there is a place for it."""
 
 
 class Line:
@@ -19,7 +21,7 @@ class Line:
 
     def __init__(self, free: int) -> None:
         self._free = free
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: dict[Ticket, None] = {}
 
     def step_in(self) -> bool:
         """Take a place, if one is free: then nobody waits."""
@@ -28,23 +30,36 @@ class Line:
             return True
         return False
 
-    async def wait(self) -> None:
-        """Wait for a place that somebody leaves."""
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
+    def join(self) -> Ticket:
+        """Wait in line, unless a place is free. Who does not want it any more has to `give_up`."""
+        ticket: Ticket = asyncio.get_running_loop().create_future()
+        if self.step_in():
+            ticket.set_result(None)
+        else:
+            self._waiting[ticket] = None
+        return ticket
+
+    async def wait(self, ticket: Ticket, seconds: float) -> bool:
+        """Wait for so long; return whether there is a place now. If not, it is still in line; if cancelled, no more."""
         try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                # It was given the place in the very moment in which it gave up.
-                self.leave()
+            await asyncio.wait({ticket}, timeout=max(0.0, seconds))
+        except BaseException:
+            self.give_up(ticket)
             raise
+        return ticket.done()
+
+    def give_up(self, ticket: Ticket) -> None:
+        """Leave the line, or the place if it was given in this very moment."""
+        if ticket.done():
+            self.leave()
+        else:
+            del self._waiting[ticket]
 
     def leave(self) -> None:
         """Give a place to whoever has waited for longest, or nobody."""
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                return
-        self._free += 1
+        if self._waiting:
+            ticket = next(iter(self._waiting))
+            del self._waiting[ticket]
+            ticket.set_result(None)
+        else:
+            self._free += 1

@@ -21,7 +21,7 @@ one has done by then what brings more to send (docs/adr/0019-who-was-answered-co
 _LET_COME_SECONDS = 0.005
 """However long the turns take, it waits no longer than that."""
 _CROWDED_SECONDS = 0.1
-"""Where several call, one of them is alone with a transaction now and then."""
+"""For so long after several have called they are waited for: one of them is alone with a transaction now and then."""
 
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
@@ -62,6 +62,7 @@ class Together(Generic[Request, Answer]):
         self._max_size = max_size
         self._is_repeatable = is_repeatable
         self._queue: dict[_Waiting[Request, Answer], None] = {}
+        self._queued_size = 0
         self._waiting: set[_Waiting[Request, Answer]] = set()
         self._working: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -92,6 +93,7 @@ class Together(Generic[Request, Answer]):
             self._loop = asyncio.get_running_loop()
         waiting: _Waiting[Request, Answer] = _Waiting(request, size, deadline, settle, self._loop.create_future())
         self._queue[waiting] = None
+        self._queued_size += size
         if self._working is None:
             self._working = self._loop.create_task(self._work())
         self._waiting.add(waiting)
@@ -103,7 +105,9 @@ class Together(Generic[Request, Answer]):
             self._waiting.discard(waiting)
             if not waiting.is_sent:
                 # Nobody may be kept waiting behind what nobody waits for, nor its memory be held.
-                self._queue.pop(waiting, None)
+                if waiting in self._queue:
+                    del self._queue[waiting]
+                    self._queued_size -= size
                 _settle(waiting, None)
             # Its error holds this frame: with it there would be a circle, for the garbage collector to find some day.
             del waiting
@@ -142,7 +146,8 @@ class Together(Generic[Request, Answer]):
         loop = asyncio.get_running_loop()
         until = loop.time() + _LET_COME_SECONDS
         for _ in range(_TURNS):
-            if len(self._queue) >= self._max_requests or loop.time() >= until:
+            is_full = len(self._queue) >= self._max_requests or self._queued_size >= self._max_size
+            if is_full or loop.time() >= until:
                 return
             await asyncio.sleep(0)
 
@@ -155,7 +160,9 @@ class Together(Generic[Request, Answer]):
             if some and size > self._max_size:
                 break
             del self._queue[waiting]
-            if not waiting.answer.done():
+            self._queued_size -= waiting.size
+            # What is late is told so before long; not to have been sent is the better news.
+            if not waiting.answer.done() and waiting.deadline.remaining() > 0:
                 waiting.is_sent = True
                 some.append(waiting)
         return some

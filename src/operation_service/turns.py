@@ -1,7 +1,5 @@
 """One call after the other for each resource, so that only those of other replicas can get in between."""
 
-import asyncio
-
 from operation_service.clock import Deadline
 from operation_service.errors import ContentionError, StoreUnavailableError
 from operation_service.line import Line
@@ -74,13 +72,13 @@ class Turns:
 
     async def _wait(self, turn: _Turn, line: Line, resource: Resource, deadline: Deadline) -> None:
         done, seconds = turn.done, deadline.remaining()
-        try:
-            async with asyncio.timeout(seconds):
-                await line.wait()
-        except TimeoutError as error:
-            if turn.done == done and seconds >= _SILENT_SECONDS:
-                raise StoreUnavailableError("earlier calls for the same resource still wait for it") from error
-            raise ContentionError(resource, attempts=0) from error
+        ticket = line.join()
+        if await line.wait(ticket, seconds):
+            return
+        line.give_up(ticket)
+        if turn.done == done and seconds >= _SILENT_SECONDS:
+            raise StoreUnavailableError("earlier calls for the same resource still wait for it")
+        raise ContentionError(resource, attempts=0)
 
 
 class _OneTurn:

@@ -29,7 +29,7 @@ _MAX_UINT64 = 2**64 - 1
 
 _PROJECT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _SEGMENT = re.compile(r"[A-Za-z0-9._:@-]+")
-_NAME = re.compile(r"(?:(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._:@-]+(?:/(?!\Z)|\Z))+")
+_NAME = re.compile(rf"(?:(?!\.{{1,2}}(?:/|\Z)){_SEGMENT.pattern}(?:/(?!\Z)|\Z))+")
 _DECIMAL = re.compile(r"[0-9]{1,20}")
 _TYPE_URL = re.compile(r"[A-Za-z0-9._~:%/-]*/[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
 

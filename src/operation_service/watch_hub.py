@@ -35,7 +35,8 @@ _log = logging.getLogger(__name__)
 
 _BUFFERED = 10_000
 _BUFFERED_BYTES = 32 * 1024 * 1024
-"""A record may be 70 KiB (an error of 64 KiB, a log of 4 KiB); usual ones leave room for twice as many."""
+"""A record may be 400 KiB as it is written (an error of 64 KiB and a log of 4 KiB, all of it control characters); usual
+ones, with what is beside them 1.1 KB, leave room for three times as many."""
 _ENTRY_BYTES = 600
 """About what an entry takes beside its record."""
 _BACK_REVISIONS = 5_000

@@ -1,5 +1,7 @@
 """About how much memory things take, for those who keep some and have to know when it is enough. Pure."""
 
+from sys import getsizeof
+
 from operation_service.model import Failure, Logs, Record, Snapshot, View
 
 _RECORD = 1_500
@@ -16,7 +18,7 @@ def of_record(record: Record | None) -> int:
         return _RECORD
     size = _RECORD
     if record.last_log is not None:
-        size += len(record.last_log.message)
+        size += getsizeof(record.last_log.message)
     if record.failure is not None:
         size += _of_failure(record.failure)
     return size
@@ -34,8 +36,9 @@ def of_snapshot(snapshot: Snapshot) -> int:
 
 
 def _of_details(request: bytes | None, logs: Logs) -> int:
+    # Each is kept as it is, as it is told, and with the others (`Logs.written`).
     return len(request or b"") + len(logs) * _LOG + 3 * logs.size
 
 
 def _of_failure(failure: Failure) -> int:
-    return len(failure.message) + sum(len(detail) + DETAIL for detail in failure.details)
+    return getsizeof(failure.message) + sum(len(detail) + DETAIL for detail in failure.details)

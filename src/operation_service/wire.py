@@ -128,8 +128,9 @@ def _answering(guarded: Guarded, delivery: Delivery, gate: Gate) -> Callable[...
                 answer = await guarded(request, context)
             del request
             if answer is not None:
-                handed_over, leave = leave, None
-                return delivery.hand_over(answer, _ANSWER_SECONDS, handed_over)
+                data = delivery.hand_over(answer, _ANSWER_SECONDS, leave)
+                leave = None
+                return data
         except CallerGoneError:
             pass
         except FullError as full:

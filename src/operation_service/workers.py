@@ -5,7 +5,6 @@ at once is no faster, and holds up whoever knocks only to be refused.
 """
 
 import asyncio
-import contextlib
 import math
 import random
 from datetime import timedelta
@@ -31,8 +30,8 @@ class Progress:
         self.done = 0
 
     def note(self, error: BaseException | None) -> None:
-        """Count a piece of work, given what it ended with."""
-        if not isinstance(error, StoreUnavailableError):
+        """Count a piece of work, given what it ended with. Whose caller has gone says nothing of etcd."""
+        if not isinstance(error, StoreUnavailableError | asyncio.CancelledError):
             self.done += 1
 
 
@@ -72,16 +71,16 @@ class Workers:
         self._line.leave()
 
     async def _wait(self, deadline: Deadline) -> None:
-        done = self._progress.done
+        done, ticket = self._progress.done, self._line.join()
         for patience in (_PATIENCE_SECONDS, math.inf):
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(patience, deadline.remaining())):
-                    await self._line.wait()
+            if await self._line.wait(ticket, min(patience, deadline.remaining())):
                 return
             if self._progress.done - done >= self._count:
+                self._line.give_up(ticket)
                 # Not the same for all: they have been refused together.
                 delay = timedelta(seconds=random.uniform(0.5, 2.5))  # noqa: S311
                 raise OverloadedError(self._count, delay)
+        self._line.give_up(ticket)
         raise StoreUnavailableError("earlier calls still wait for it")
 
 

@@ -14,7 +14,9 @@ from links import Link, Mode, linked
 from waiting import soon
 
 from operation_service.grpc_client import Channel, RpcError, UnaryCall
-from operation_service.http2 import LONGEST_UNREAD
+from operation_service.http2 import LONGEST_UNREAD, frame
+
+_SETTINGS, _GO_AWAY = 4, 7
 
 ECHO, HANG, REFUSE, COUNT = "/test.Echo/Echo", "/test.Echo/Hang", "/test.Echo/Refuse", "/test.Echo/Count"
 
@@ -163,6 +165,25 @@ class TestTheConnection:
         await channel.close()
         is_over.set()
         stranger.close()
+
+    @pytest.mark.parametrize("farewell", [frame(_GO_AWAY, 0, 0, bytes(8)), b""], ids=["goes away", "closes"])
+    async def test_nor_does_one_to_a_server_that_leaves_as_soon_as_it_has_greeted(self, farewell: bytes) -> None:
+        """Between the greeting and the first call the event loop turns: what it brings must not be missed."""
+
+        async def greet(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(frame(_SETTINGS, 0, 0, b"") + farewell)
+            writer.close()
+
+        server = await asyncio.start_server(greet, "127.0.0.1", 0)
+        channel = Channel(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        error = await failure(channel.unary(ECHO, BytesValue)(BytesValue(), timeout=20))
+        assert (error.code, error.is_untouched) == (StatusCode.UNAVAILABLE, True)
+        with pytest.raises(RpcError) as caught:
+            async with asyncio.timeout(20):
+                await (await channel.stream(ECHO, BytesValue())).read()
+        assert caught.value.code is StatusCode.UNAVAILABLE
+        await channel.close()
+        server.close()
 
     async def test_that_breaks_tells_that_the_call_may_have_been_carried_out_and_is_made_anew(
         self, channel: Channel, server: Server, link: Link, echo: UnaryCall[BytesValue]

@@ -4,9 +4,13 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from etcd3 import etcdrpc
+from grpc import StatusCode
 
+from operation_service.clock import Deadline
+from operation_service.errors import StoreUnavailableError
 from operation_service.etcd_client import EtcdClient, bears_cancelled_reads
-from operation_service.grpc_client import Channel
+from operation_service.grpc_client import Channel, RpcError
 
 URLS = ["http://127.0.0.1:1", "http://127.0.0.1:2", "http://127.0.0.1:3"]
 
@@ -44,6 +48,41 @@ async def test_the_only_one_stays_in_use() -> None:
     channel = leave(client)
     assert client.channel is channel
     await client.close()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "code", "details", "is_left"),
+    [
+        (0.05, StatusCode.DEADLINE_EXCEEDED, "no answer in time", False),
+        (0.05, StatusCode.UNAVAILABLE, "etcdserver: request timed out", False),
+        (0.05, StatusCode.UNAVAILABLE, "the connection was closed", True),
+        (60, StatusCode.DEADLINE_EXCEEDED, "no answer in time", True),
+        (60, StatusCode.UNAVAILABLE, "etcdserver: request timed out", True),
+    ],
+)
+async def test_a_member_is_left_when_it_fails_and_not_when_a_caller_is_in_a_hurry(
+    client: EtcdClient, seconds: float, code: StatusCode, details: str, *, is_left: bool
+) -> None:
+    async def fail(request: object, *, timeout: float) -> etcdrpc.RangeResponse:  # noqa: ASYNC109
+        raise RpcError(code, f"{details} ({timeout}, {request})")
+
+    channel = client.channel
+    for member in client._members:  # noqa: SLF001
+        member.range = fail
+    with pytest.raises(StoreUnavailableError):
+        await client.range(etcdrpc.RangeRequest(key=b"x"), Seconds(seconds))
+    assert (client.channel is not channel) == is_left
+
+
+class Seconds(Deadline):
+    """So many of them, and then none."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds)
+        self._seconds = [seconds]
+
+    def remaining(self) -> float:
+        return self._seconds.pop() if self._seconds else 0.0
 
 
 async def test_who_waits_for_a_member_to_be_left_is_told(client: EtcdClient) -> None:

@@ -2,9 +2,11 @@
 
 import asyncio
 
-from unit_support import turns_until
+import pytest
 
-from operation_service.line import Line
+from operation_service.line import Line, Ticket
+
+LONG = 60.0
 
 
 async def test_as_many_step_in_as_there_are_places() -> None:
@@ -14,43 +16,64 @@ async def test_as_many_step_in_as_there_are_places() -> None:
     assert [line.step_in() for _ in range(2)] == [True, False]
 
 
+async def test_who_joins_where_a_place_is_free_has_it() -> None:
+    line = Line(1)
+    assert await line.wait(line.join(), 0)
+    assert not line.step_in()
+
+
 async def test_a_place_goes_to_who_has_waited_for_longest_and_to_nobody_who_comes_meanwhile() -> None:
-    line, had = Line(0), list[int]()
-
-    async def wait(number: int) -> None:
-        await line.wait()
-        had.append(number)
-
-    waiting = [asyncio.create_task(wait(number)) for number in range(2)]
-    await asyncio.sleep(0)
+    line = Line(0)
+    tickets = [line.join() for _ in range(2)]
     line.leave()
     assert not line.step_in()
-    await turns_until(lambda: had == [0])
+    assert [ticket.done() for ticket in tickets] == [True, False]
     line.leave()
-    await asyncio.wait(waiting)
-    assert had == [0, 1]
+    assert [await line.wait(ticket, LONG) for ticket in tickets] == [True, True]
     line.leave()
     assert line.step_in()
 
 
-async def test_who_gives_up_is_passed_over() -> None:
+async def test_who_looks_around_for_a_while_keeps_its_place_in_line() -> None:
     line = Line(0)
-    first, second = (asyncio.create_task(line.wait()) for _ in range(2))
-    await asyncio.sleep(0)
-    first.cancel()
-    await asyncio.sleep(0)
+    first = line.join()
+    assert not await line.wait(first, 0.01)
+    last = line.join()
     line.leave()
-    await second
+    assert (await line.wait(first, LONG), await line.wait(last, 0)) == (True, False)
+
+
+async def test_who_gives_up_is_passed_over_and_kept_no_longer() -> None:
+    line = Line(0)
+    first, last = line.join(), line.join()
+    line.give_up(first)
+    assert line._waiting == {last: None}  # noqa: SLF001
+    line.leave()
+    assert last.done()
     assert not line.step_in()
 
 
-async def test_who_gives_up_in_the_moment_in_which_it_is_given_a_place_leaves_it_to_the_next() -> None:
+@pytest.mark.parametrize("is_given", [True, False], ids=["in the moment in which it is given a place", "in vain"])
+async def test_who_is_cancelled_leaves_the_place_to_the_next(*, is_given: bool) -> None:
     line = Line(0)
-    first, second = (asyncio.create_task(line.wait()) for _ in range(2))
+    first, last = line.join(), line.join()
+    waiting = asyncio.create_task(line.wait(first, LONG))
+    await asyncio.sleep(0)
+    if is_given:
+        line.leave()
+    waiting.cancel()
+    await asyncio.wait({waiting})
+    assert waiting.cancelled()
+    assert last.done() == is_given
+    line.leave()
+    assert last.done()
+
+
+async def test_a_place_that_was_left_while_the_only_one_in_line_gives_up_is_free_for_who_comes_now() -> None:
+    line = Line(0)
+    waiting = asyncio.create_task(line.wait(line.join(), LONG))
     await asyncio.sleep(0)
     line.leave()
-    first.cancel()
-    await asyncio.wait({first, second}, timeout=10)
-    assert first.cancelled()
-    assert second.done()
-    assert not line.step_in()
+    waiting.cancel()
+    came: Ticket = line.join()
+    assert await line.wait(came, LONG)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import time
 import weakref
 from collections.abc import Sequence
 from typing import Any, cast
@@ -91,6 +92,30 @@ async def test_as_many_as_may_go_together_wait_for_no_more(carrier: Carrier) -> 
     for _ in range(5):
         await asyncio.sleep(0)
     assert carrier.carried == [[1, 2, 3, 4], [11, 12, 13, 14]]
+
+
+async def test_as_much_as_may_go_together_waits_for_no_more_either(carrier: Carrier) -> None:
+    group = together(carrier)
+    tasks = await begun(group, 1, 2, size=5) + await begun(group, 11, 12, size=5)
+    carrier.may_answer.set()
+    await asyncio.wait(tasks[:2])
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert carrier.carried == [[1, 2], [11, 12]]
+
+
+async def test_what_is_late_when_it_could_be_sent_is_not_and_its_caller_knows(carrier: Carrier) -> None:
+    group = together(carrier)
+    (first,) = await begun(group, 1)
+    late = asyncio.create_task(group.do(2, 1, Deadline(0.001)))
+    await asyncio.sleep(0)
+    time.sleep(0.005)  # noqa: ASYNC251, the loop is busy
+    carrier.may_answer.set()
+    with pytest.raises(StoreUnavailableError) as caught:
+        await late
+    assert not caught.value.is_outcome_unknown
+    assert await first == "1"
+    assert carrier.carried == [[1]]
 
 
 async def test_who_is_alone_waits_for_nobody(carrier: Carrier) -> None:

@@ -92,7 +92,7 @@ async def test_who_waits_while_nobody_gets_on_is_told_that_etcd_does_not_answer(
 
 
 async def test_who_comes_just_when_a_turn_ends_waits_no_longer_than_its_deadline() -> None:
-    """asyncio.Lock.locked() is False between a release and the next step of the one who is next."""
+    """Whose turn it is next has it from then on, though its task has yet to run."""
     turns = Turns()
     first = Caller(turns)
     await asyncio.sleep(0)
@@ -106,3 +106,18 @@ async def test_who_comes_just_when_a_turn_ends_waits_no_longer_than_its_deadline
     assert done
     with pytest.raises(ContentionError):
         third.task.result()
+
+
+async def test_who_comes_between_one_who_ends_and_one_who_gives_up_has_its_turn() -> None:
+    turns = Turns()
+    first = Caller(turns)
+    await turns_until(lambda: first.has_turn)
+    leaving = Caller(turns)
+    await asyncio.sleep(0)
+    first.may_end.set()
+    coming = Caller(turns)
+    leaving.task.cancel()
+    await turns_until(lambda: coming.has_turn)
+    await coming.end()
+    await asyncio.wait({first.task, leaving.task})
+    assert turns._turns == {}  # noqa: SLF001

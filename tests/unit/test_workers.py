@@ -11,7 +11,7 @@ from operation_service.clock import Deadline
 from operation_service.errors import ContentionError, NotFoundError, OverloadedError, StoreUnavailableError
 from operation_service.model import Append, Caller, Resource, Snapshot
 from operation_service.operations import Operations
-from operation_service.workers import Workers
+from operation_service.workers import Progress, Workers
 
 FOREVER = 600.0
 
@@ -95,3 +95,53 @@ async def test_who_waits_while_no_call_for_the_resource_is_done_is_told_that_etc
         await asyncio.wait(earlier)
         with pytest.raises(NotFoundError):
             await earlier[0]
+
+
+async def test_who_waits_while_all_the_others_end_without_an_answer_is_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its patience ends in the very moment in which etcd's silence ends all the others."""
+    monkeypatch.setattr("operation_service.workers._PATIENCE_SECONDS", 0.05)
+    workers = Workers(1)
+    loop = asyncio.get_running_loop()
+    silent = loop.create_future()
+
+    async def work() -> None:
+        async with workers.one(Deadline(FOREVER)):
+            await silent
+
+    first, last = asyncio.create_task(work()), asyncio.create_task(work())
+    await asyncio.sleep(0)
+    loop.call_later(0.05, silent.set_exception, StoreUnavailableError("no answer in time"))
+    done, _ = await asyncio.wait({first, last}, timeout=10)
+    assert done == {first, last}
+    for task in done:
+        assert isinstance(task.exception(), StoreUnavailableError)
+
+
+async def test_who_has_waited_for_longest_is_next_also_after_its_patience_has_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("operation_service.workers._PATIENCE_SECONDS", 0.02)
+    workers, served, may_end = Workers(1), list[int](), asyncio.Event()
+
+    async def work(number: int) -> None:
+        async with workers.one(Deadline(FOREVER)):
+            served.append(number)
+            await may_end.wait()
+
+    holder, first = asyncio.create_task(work(0)), asyncio.create_task(work(1))
+    await asyncio.sleep(0.2)
+    last = asyncio.create_task(work(2))
+    await asyncio.sleep(0)
+    may_end.set()
+    await asyncio.wait({holder, first, last})
+    assert served == [0, 1, 2]
+
+
+async def test_calls_whose_callers_have_gone_say_nothing_of_etcd() -> None:
+    progress = Progress()
+    progress.note(asyncio.CancelledError())
+    progress.note(StoreUnavailableError("no answer in time"))
+    assert progress.done == 0
+    progress.note(None)
+    progress.note(NotFoundError(Resource("p", "n")))
+    assert progress.done == 2
