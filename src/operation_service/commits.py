@@ -95,7 +95,7 @@ class Commits:
         times: LockTimes,
         clock: Clock,
         *,
-        on_operation_replaced: Callable[[Resource, str], None],
+        on_operation_replaced: Callable[[Resource, str], None] = lambda _resource, _operation_id: None,
     ) -> None:
         self._keys = keys
         self._leases = leases

@@ -24,7 +24,8 @@ from grpc import StatusCode
 
 from operation_service.clock import Deadline
 from operation_service.errors import OperationError, StoreOutOfSpaceError, StoreUnavailableError
-from operation_service.grpc_client import Answer, Channel, RpcError, UnaryCall
+from operation_service.grpc_calls import RpcError
+from operation_service.grpc_client import Answer, Channel, UnaryCall
 
 _log = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """Resources in etcd: reads of one and of some, and commits (`commits.py`) that tell what is there if they fail."""
 
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from etcd3 import etcdrpc
 from etcd3.etcdrpc.kv_pb2 import KeyValue
@@ -9,14 +9,13 @@ from msgspec.structs import replace
 
 from operation_service import details, etcd_ops
 from operation_service.changes import Occurrence
-from operation_service.clock import Clock, Deadline
+from operation_service.clock import Deadline
 from operation_service.codec import decode_lock, decode_record
 from operation_service.commits import Attempt, Commits, Committed
 from operation_service.errors import RevisionCompactedError, StoreError
 from operation_service.etcd_client import EtcdClient, RevisionGoneError
 from operation_service.group_read import GroupRead
 from operation_service.keys import KeyRange, Keys
-from operation_service.leases import Leases
 from operation_service.lock_times import LockTimes
 from operation_service.model import Details, Record, Resource, Snapshot, View, view_of
 
@@ -32,28 +31,16 @@ class EtcdStore:
     Args:
         etcd: The client.
         keys: Where things lie.
-        leases: What they hang on.
         times: How long locks last.
-        clock: The service's time.
-        on_operation_replaced: Is told of every operation, by resource and id, that a new one has taken the place of
-            and that has left a request or logs.
+        commits: Makes changes.
     """
 
-    def __init__(
-        self,
-        etcd: EtcdClient,
-        keys: Keys,
-        leases: Leases,
-        times: LockTimes,
-        clock: Clock,
-        *,
-        on_operation_replaced: Callable[[Resource, str], None] = lambda _resource, _operation_id: None,
-    ) -> None:
+    def __init__(self, etcd: EtcdClient, keys: Keys, times: LockTimes, commits: Commits) -> None:
         self._etcd = etcd
         self._keys = keys
         self._times = times
+        self._commits = commits
         self.revision_seen = 0
-        self._commits = Commits(etcd, keys, leases, times, clock, on_operation_replaced=on_operation_replaced)
         self._reads = GroupRead(etcd)
 
     async def read(self, resource: Resource, token: str, deadline: Deadline) -> Snapshot:

@@ -13,7 +13,8 @@ from etcd3.etcdrpc.kv_pb2 import Event as EtcdEvent
 from operation_service.clock import Deadline
 from operation_service.errors import RevisionCompactedError, StoreUnavailableError
 from operation_service.etcd_client import EtcdClient
-from operation_service.grpc_client import Channel, RpcError
+from operation_service.grpc_calls import RpcError
+from operation_service.grpc_client import Channel
 from operation_service.keys import KeyRange
 
 _log = logging.getLogger(__name__)

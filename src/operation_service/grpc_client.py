@@ -9,41 +9,21 @@ have been carried out; what is under way when it breaks may have been.
 
 import asyncio
 import ssl
-import struct
-from collections import deque
 from collections.abc import Awaitable
 from typing import Protocol, TypeVar, cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from google.protobuf.message import DecodeError, Message
 from grpc import StatusCode
 
-from operation_service.http2 import Headers, Http2, ProtocolError, literal
+from operation_service.grpc_calls import RpcError, StreamCall, UnaryAnswer, framed
+from operation_service.http2 import Http2, ProtocolError, literal
 
-_STATUS_CODES = {code.value[0]: code for code in StatusCode}
-_PREFIX = struct.Struct(">BI")
-"""Before each message: whether it is compressed, which nobody here asks for, and its size."""
 _CONNECT_SECONDS = 1.0
 """For a connection to stand, the server's settings included."""
 
 Answer = TypeVar("Answer", bound=Message)
 Answer_co = TypeVar("Answer_co", bound=Message, covariant=True)
-
-
-class RpcError(Exception):
-    """A call has failed.
-
-    Attributes:
-        code: gRPC's.
-        details: What went wrong, in the words of the server or of this side.
-        is_untouched: It is certain that the server has not looked at the request.
-    """
-
-    def __init__(self, code: StatusCode, details: str, *, is_untouched: bool = False) -> None:
-        super().__init__(f"{code.name}: {details}")
-        self.code = code
-        self.details = details
-        self.is_untouched = is_untouched
 
 
 class UnaryCall(Protocol[Answer_co]):
@@ -98,7 +78,7 @@ class Channel:
             RpcError: There is no connection.
         """
         connection = await self._connected(_CONNECT_SECONDS)
-        return StreamCall(connection.http2, self._header_block(path), _framed(request))
+        return StreamCall(connection.http2, self._header_block(path), framed(request))
 
     def end_if_silent(self, since: float) -> None:
         """Close the connection if nothing at all has come since a time of the event loop: it may lead nowhere."""
@@ -132,11 +112,11 @@ class Channel:
         connection = self._connection
         if connection is None or not connection.takes_calls:
             connection = await self._connected(seconds)
-        call = _Unary(loop)
+        call = UnaryAnswer(loop)
         # Rounded up: who waits here gives up first, and knows why.
         headers = block + literal(b"grpc-timeout", b"%dm" % max(1, 1 + int((until - loop.time()) * 1000)))
         http2 = connection.http2
-        stream_id = http2.begin(headers, _framed(request), call, is_last=True)
+        stream_id = http2.begin(headers, framed(request), call, is_last=True)
         timer = loop.call_at(until, call.expire)
         try:
             received = await call.answer
@@ -188,11 +168,6 @@ class Channel:
             connection.end("it did not come to stand")
             raise
         return connection
-
-
-def _framed(message: Message) -> bytes:
-    data = message.SerializeToString()
-    return _PREFIX.pack(0, len(data)) + data
 
 
 def _tls() -> ssl.SSLContext:
@@ -261,145 +236,3 @@ class _Connection(asyncio.Protocol):
             self._transport = None
             self._connections.discard(self)
             self.http2.lost(why)
-
-
-def _error_of(headers: Headers) -> RpcError | None:
-    """Return what the last headers of a call say went wrong. None: nothing."""
-    status = headers.get("grpc-status")
-    if status == "0":
-        return None
-    code = (
-        _STATUS_CODES.get(int(status), StatusCode.UNKNOWN) if status and status.isascii() and status.isdigit() else None
-    )
-    if code is None:
-        http = headers.get(":status", "none")
-        return RpcError(StatusCode.UNAVAILABLE, f"the server does not speak gRPC, its HTTP status is {http}")
-    return RpcError(code, unquote(headers.get("grpc-message", "")))
-
-
-class _Unary:
-    """A call that is answered once."""
-
-    __slots__ = ("_headers", "_parts", "answer")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._parts: list[bytes] = []
-        self._headers: Headers = {}
-        self.answer: asyncio.Future[bytes] = loop.create_future()
-
-    def headers_received(self, headers: Headers) -> None:
-        self._headers = headers if not self._headers else self._headers | headers
-
-    def data_received(self, data: bytes) -> None:
-        self._parts.append(data)
-
-    def ended(self) -> None:
-        error = _error_of(self._headers)
-        if error is None:
-            data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-            if len(data) >= _PREFIX.size and _PREFIX.unpack_from(data) == (0, len(data) - _PREFIX.size):
-                if not self.answer.done():
-                    self.answer.set_result(data[_PREFIX.size :])
-                return
-            error = RpcError(StatusCode.INTERNAL, "the answer is not one whole message")
-        self._fail(error)
-
-    def failed(self, why: str, *, is_untouched: bool) -> None:
-        self._fail(RpcError(StatusCode.UNAVAILABLE, why, is_untouched=is_untouched))
-
-    def expire(self) -> None:
-        """End it: its time is over."""
-        self._fail(RpcError(StatusCode.DEADLINE_EXCEEDED, "no answer in time"))
-
-    def _fail(self, error: RpcError) -> None:
-        if not self.answer.done():
-            self.answer.set_exception(error)
-
-
-class StreamCall:
-    """A call that sends one message, and receives messages until it ends or is ended.
-
-    What has come and has not been read yet is bounded (`http2.LONGEST_UNREAD`), and then the server is told to wait. A
-    message that is longer than that is taken in all the same, once those before it have been read.
-    """
-
-    def __init__(self, http2: Http2, headers: bytes, first: bytes) -> None:
-        self._http2 = http2
-        self._headers: Headers = {}
-        self._parts: list[bytes] = []
-        self._arrived = 0
-        self._needed = _PREFIX.size
-        self._unread = 0
-        self._messages: deque[bytes] = deque()
-        self._is_ended = False
-        self._error: RpcError | None = None
-        self._news = asyncio.Event()
-        self._stream_id = http2.begin(headers, first, self, is_last=False)
-
-    async def read(self) -> bytes | None:
-        """Return the next message; None when there is none any more.
-
-        Raises:
-            RpcError: The call has failed; CANCELLED: on this side.
-        """
-        while not self._messages:
-            if self._error is not None:
-                raise self._error
-            if self._is_ended:
-                return None
-            self._news.clear()
-            await self._news.wait()
-        message = self._messages.popleft()
-        self._take_unread()
-        return message
-
-    def cancel(self) -> None:
-        """End it; whoever reads is told."""
-        self._http2.reset(self._stream_id)
-        self._over(RpcError(StatusCode.CANCELLED, "it was cancelled"))
-
-    def headers_received(self, headers: Headers) -> None:
-        """See `http2.Stream`."""
-        self._headers |= headers
-
-    def data_received(self, data: bytes) -> None:
-        """See `http2.Stream`."""
-        self._unread += len(data)
-        self._arrived += len(data)
-        self._parts.append(data)
-        if self._arrived >= self._needed:
-            # Not before: to put together what there is of a message for each frame of it takes time with its square.
-            self._take_messages(b"".join(self._parts))
-        self._take_unread()
-
-    def _take_messages(self, data: bytes) -> None:
-        at, self._needed = 0, _PREFIX.size
-        while len(data) - at >= _PREFIX.size:
-            size = _PREFIX.size + _PREFIX.unpack_from(data, at)[1]
-            if len(data) - at < size:
-                self._needed = size
-                break
-            self._messages.append(data[at + _PREFIX.size : at + size])
-            at += size
-        self._parts, self._arrived = [data[at:]], len(data) - at
-        self._news.set()
-
-    def _take_unread(self) -> None:
-        """Let the server send on, unless something waits to be read."""
-        if not self._messages:
-            self._http2.taken(self._stream_id, self._unread)
-            self._unread = 0
-
-    def ended(self) -> None:
-        """See `http2.Stream`."""
-        self._over(_error_of(self._headers))
-
-    def failed(self, why: str, *, is_untouched: bool) -> None:
-        """See `http2.Stream`."""
-        self._over(RpcError(StatusCode.UNAVAILABLE, why, is_untouched=is_untouched))
-
-    def _over(self, error: RpcError | None) -> None:
-        if not self._is_ended:
-            self._is_ended = True
-            self._error = error
-            self._news.set()

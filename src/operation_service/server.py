@@ -15,6 +15,7 @@ from n0stack.operation.v1alpha import operation_service_pb2 as pb
 from operation_service import wire
 from operation_service.admission import Admission, Gate
 from operation_service.clock import Clock, SystemClock
+from operation_service.commits import Commits
 from operation_service.delivery import Delivery
 from operation_service.descriptor_sets import load
 from operation_service.embedded_etcd import start_embedded_etcd
@@ -181,7 +182,8 @@ async def running(
         landmarks = Landmarks()
         survey = Survey(etcd, keys, landmarks)
         janitor = Janitor(etcd, keys, landmarks)
-        store = EtcdStore(etcd, keys, leases, times, clock, on_operation_replaced=janitor.operation_replaced)
+        commits = Commits(etcd, keys, leases, times, clock, on_operation_replaced=janitor.operation_replaced)
+        store = EtcdStore(etcd, keys, times, commits)
         listing = Listing(etcd, keys, store, survey)
         expiry = Expiry(etcd, keys, times)
         hub = WatchHub(etcd, keys, store, times, expiry=expiry, on_record_gone=janitor.record_gone)

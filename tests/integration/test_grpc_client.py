@@ -13,7 +13,8 @@ from grpc import StatusCode
 from links import Link, Mode, linked
 from waiting import soon
 
-from operation_service.grpc_client import Channel, RpcError, UnaryCall
+from operation_service.grpc_calls import RpcError
+from operation_service.grpc_client import Channel, UnaryCall
 from operation_service.http2 import LONGEST_UNREAD, frame
 
 _SETTINGS, _GO_AWAY = 4, 7

@@ -8,17 +8,15 @@ from functools import partial
 import pytest
 from etcd3.etcdrpc import TxnRequest, TxnResponse
 from etcd_hands import EtcdHands
+from stores import a_store
 from support import Peer, TestClock, connected
 from waiting import soon
 
 from operation_service.clock import Deadline
 from operation_service.etcd_client import EtcdClient
-from operation_service.etcd_store import EtcdStore
 from operation_service.keys import KeyRange, Keys
 from operation_service.landmarks import Landmarks
-from operation_service.leases import Leases
 from operation_service.listing import Listing
-from operation_service.lock_times import LockTimes
 from operation_service.model import Resource, State
 from operation_service.scan import OperationsQuery
 from operation_service.server import running
@@ -85,7 +83,7 @@ class Parts:
 async def parts(etcd: str, settings: Settings) -> AsyncIterator[Parts]:
     clock, keys, client, landmarks = TestClock(), Keys(settings.key_prefix), EtcdClient([etcd]), Landmarks(SPACING)
     survey = Survey(client, keys, landmarks)
-    store = EtcdStore(client, keys, Leases(client, clock, 60), LockTimes(clock), clock)
+    store = a_store(client, keys, clock)
     yield Parts(keys, landmarks, survey, Listing(client, keys, store, survey))
     await client.close()
 

@@ -14,7 +14,7 @@ from support import NAME, PROJECT, Peer, TestClock, connected, messages, refused
 from waiting import soon
 
 from operation_service.clock import Deadline
-from operation_service.commits import Attempt, Committed
+from operation_service.commits import Attempt, Commits, Committed
 from operation_service.errors import ContentionError, StoreUnavailableError
 from operation_service.etcd_client import EtcdClient
 from operation_service.etcd_store import EtcdStore
@@ -165,13 +165,25 @@ class MeddledStore(EtcdStore):
 
 
 @pytest.fixture
-async def parts(etcd: str, settings: Settings) -> AsyncIterator[tuple[Any, ...]]:
-    """What a store is made of: another replica's, on the keys of the test's service."""
-    clock, client = TestClock(), EtcdClient([etcd])
-    leases = Leases(client, clock, retention_seconds=60)
-    yield client, Keys(settings.key_prefix), leases, LockTimes(clock), clock
-    await leases.close()
+async def client(etcd: str) -> AsyncIterator[EtcdClient]:
+    client = EtcdClient([etcd])
+    yield client
     await client.close()
+
+
+@pytest.fixture
+async def leases(client: EtcdClient) -> AsyncIterator[Leases]:
+    leases = Leases(client, TestClock(), retention_seconds=60)
+    yield leases
+    await leases.close()
+
+
+@pytest.fixture
+async def parts(client: EtcdClient, leases: Leases, settings: Settings) -> tuple[Any, ...]:
+    """What a store is made of: another replica's, on the keys of the test's service."""
+    clock, keys = TestClock(), Keys(settings.key_prefix)
+    times = LockTimes(clock)
+    return client, keys, times, Commits(client, keys, leases, times, clock)
 
 
 async def outcome_of(store: EtcdStore, command: Command) -> StoreUnavailableError:
@@ -233,10 +245,10 @@ async def test_a_call_that_loses_the_race_again_and_again_is_aborted(
 
 
 async def test_a_lease_that_ended_before_it_was_used_is_granted_again(
-    peer: Peer, hands: EtcdHands, parts: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch
+    peer: Peer, hands: EtcdHands, leases: Leases, parts: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As when the process sleeps between the grant and the change."""
-    client, _, leases, *_ = parts
+    client: EtcdClient = parts[0]
     ended: list[int] = []
 
     async def ends_at_once(seconds: int, deadline: Deadline) -> Place:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 from etcd_hands import EtcdHands
+from stores import a_store
 from support import (
     NAME,
     PROJECT,
@@ -29,7 +30,6 @@ from operation_service.etcd_store import EtcdStore
 from operation_service.expiry import Expiry
 from operation_service.keys import Keys
 from operation_service.landmarks import Landmarks
-from operation_service.leases import Leases
 from operation_service.listing import DETAILS_AT_ONCE, Listing
 from operation_service.lock_times import LockTimes
 from operation_service.model import Event, Resource, Snapshot
@@ -56,7 +56,7 @@ class Parts:
 async def parts(etcd: str, settings: Settings) -> AsyncIterator[Parts]:
     clock, keys, client = TestClock(), Keys(settings.key_prefix), EtcdClient([etcd])
     times = LockTimes(clock)
-    store = EtcdStore(client, keys, Leases(client, clock, 60), times, clock)
+    store = a_store(client, keys, clock, times=times)
     expiry = Expiry(client, keys, times)
     yield Parts(
         client, keys, store, WatchHub(client, keys, store, times, expiry=expiry, on_record_gone=lambda _resource: None)

@@ -5,16 +5,15 @@ from typing import Any, cast
 
 import pytest
 from etcd3 import etcdrpc
+from stores import a_store
 from unit_support import RESOURCE, FakeClock, a_record, propose
 
 from operation_service.clock import Deadline
 from operation_service.commits import Attempt, Committed
 from operation_service.errors import StoreUnavailableError
 from operation_service.etcd_client import Lease
-from operation_service.etcd_store import EtcdStore
 from operation_service.keys import Keys
 from operation_service.leases import Leases
-from operation_service.lock_times import LockTimes
 from operation_service.model import Phase, Resource, Snapshot
 from operation_service.policy import Change, Moment, decide
 
@@ -53,7 +52,7 @@ async def test_a_lock_whose_change_ended_with_an_unforeseen_error_keeps_its_leas
     clock = FakeClock()
     etcd = Etcd(clock)
     leases = Leases(cast("Any", etcd), clock, 600)
-    store = EtcdStore(cast("Any", etcd), Keys("/p/"), leases, LockTimes(clock), clock)
+    store = a_store(cast("Any", etcd), Keys("/p/"), clock, leases=leases)
     command = propose(lock_for_seconds=300)
     change = decide(Snapshot(), command, Moment(clock.now(), "id"))
     assert isinstance(change, Change)
@@ -79,14 +78,7 @@ async def test_who_tidies_up_is_told_of_an_operation_that_was_replaced_if_it_has
     clock = FakeClock()
     etcd: Any = MakesAll(clock)
     replaced: list[tuple[Resource, str]] = []
-    store = EtcdStore(
-        etcd,
-        Keys("/p/"),
-        Leases(etcd, clock, 600),
-        LockTimes(clock),
-        clock,
-        on_operation_replaced=lambda *operation: replaced.append(operation),
-    )
+    store = a_store(etcd, Keys("/p/"), clock, on_operation_replaced=lambda *operation: replaced.append(operation))
     over = a_record(phase=Phase.SUCCEEDED, log_count=log_count, request_digest=request_digest, operation_id="earlier")
     before = Snapshot(record=over, record_revision=3)
     command = propose()

@@ -10,7 +10,8 @@ from grpc import StatusCode
 from operation_service.clock import Deadline
 from operation_service.errors import StoreUnavailableError
 from operation_service.etcd_client import EtcdClient, bears_cancelled_reads
-from operation_service.grpc_client import Channel, RpcError
+from operation_service.grpc_calls import RpcError
+from operation_service.grpc_client import Channel
 
 URLS = ["http://127.0.0.1:1", "http://127.0.0.1:2", "http://127.0.0.1:3"]
 

@@ -9,17 +9,15 @@ from etcd_ranges import EtcdRanges
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from stores import a_store
 from unit_support import NOW, UNTIL, FakeClock
 
 from operation_service import listing as listing_module
 from operation_service.clock import Deadline
 from operation_service.codec import encode
-from operation_service.etcd_store import EtcdStore
 from operation_service.keys import KeyRange, Keys
 from operation_service.landmarks import Landmarks
-from operation_service.leases import Leases
 from operation_service.listing import Listing
-from operation_service.lock_times import LockTimes
 from operation_service.model import Event, Lock, Log, Phase, Record, Resource, State
 from operation_service.scan import OperationsQuery
 from operation_service.survey import Survey
@@ -72,7 +70,7 @@ def etcd_with(there: Iterable[Resource], held: Iterable[Resource]) -> EtcdRanges
 
 def listing_of(etcd: EtcdRanges, landmarks: Landmarks) -> Listing:
     clock, client = FakeClock(), cast("Any", etcd)
-    store = EtcdStore(client, KEYS, Leases(client, clock, 60), LockTimes(clock), clock)
+    store = a_store(client, KEYS, clock)
     return Listing(client, KEYS, store, Survey(client, KEYS, landmarks))
 
 
