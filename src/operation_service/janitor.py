@@ -84,23 +84,16 @@ class Janitor:
 
     async def _clean_up(self) -> None:
         while self._todo:
-            todo = next(iter(self._todo))
-            # First: what is noted of the same meanwhile is news.
+            resource, operation_id = todo = next(iter(self._todo))
+            # First: what is noted of the same meanwhile is news. If etcd does not answer, the next sweep finds it.
             del self._todo[todo]
-            try:
-                await self._clean_up_behind(*todo)
-            except StoreError:
-                self._todo[todo] = None
-                raise
-
-    async def _clean_up_behind(self, resource: Resource, operation_id: str) -> None:
-        if operation_id:
-            # Its id is never used again: nothing of it can come back, whatever happens meanwhile.
-            await self._remove(self._keys.operation_details(resource, operation_id))
-        else:
-            # Guarded: another operation may have begun, and be writing details of its own.
-            guard = etcd_ops.unchanged(self._keys.record(resource), 0)
-            await self._remove(self._keys.details(resource), guard)
+            if operation_id:
+                # Its id is never used again: nothing of it can come back, whatever happens meanwhile.
+                await self._remove(self._keys.operation_details(resource, operation_id))
+            else:
+                # Guarded: another operation may have begun, and be writing details of its own.
+                guard = etcd_ops.unchanged(self._keys.record(resource), 0)
+                await self._remove(self._keys.details(resource), guard)
 
     async def _remove(self, keys: KeyRange, *guards: etcdrpc.Compare) -> None:
         """Delete a range, some keys at a time: etcd does nothing else while it deletes."""

@@ -200,3 +200,12 @@ def test_there_is_no_error_where_none_was_given(snapshot: Snapshot) -> None:
 def test_the_greatest_fencing_token_and_revision_fit() -> None:
     record = told_record(locked(fencing_token=2**63 - 1), revision=2**63 - 1)
     assert (record.fencing_token, record.revision) == (2**63 - 1, 2**63 - 1)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 100])
+def test_an_operation_of_any_length_stands_in_its_record_as_it_stands_alone(count: int) -> None:
+    """Its length is one byte up to 127, two up to 16,383, three beyond."""
+    logs = Logs([Log(LOGS[0].ts, "x" * 50 * count) for _ in range(count)])
+    record, operation = told_record(locked(), logs=logs), told(locked(), logs=logs)
+    assert record.operation == operation
+    assert [log.message for log in record.operation.logs] == [log.message for log in logs]
