@@ -1,0 +1,227 @@
+"""The steps of the flows (see `flows.py`), done with gRPC's blocking calls."""
+
+import contextlib
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import grpc
+
+from operation_service.client import connection, forks
+from operation_service.client.errors import OperationServiceError
+from operation_service.client.flows import Answer, Await, Flow, Open, Read, Renew, Rest, Send, Step
+from operation_service.client.rpcs import Rpc
+from operation_service.client.translation import translated
+
+Result = TypeVar("Result")
+
+
+class Channel:
+    """A connection to the service, made when it is first needed, and again in each child of the process.
+
+    Args:
+        target: As gRPC takes it.
+        credentials: None: without TLS.
+        options: gRPC's channel options, besides ours.
+    """
+
+    def __init__(
+        self, target: str, credentials: grpc.ChannelCredentials | None, options: Sequence[tuple[str, Any]]
+    ) -> None:
+        self._target = target
+        self._credentials = credentials
+        self._options = connection.options(options)
+        self._mutex = threading.Lock()
+        self._channel: grpc.Channel | None = None
+        self._generation = forks.generation()
+        self._is_closed = False
+
+    def unary(self, rpc: Rpc[Any, Any]) -> Any:  # noqa: ANN401, gRPC's multi-callables are generic in its stubs alone
+        """Return what makes a call."""
+        return self._open().unary_unary(
+            rpc.path, request_serializer=rpc.request.SerializeToString, response_deserializer=rpc.reply.FromString
+        )
+
+    def stream(self, rpc: Rpc[Any, Any]) -> Any:  # noqa: ANN401, as above
+        """Return what begins a stream."""
+        return self._open().unary_stream(
+            rpc.path, request_serializer=rpc.request.SerializeToString, response_deserializer=rpc.reply.FromString
+        )
+
+    def close(self) -> None:
+        """Close the connection for good."""
+        with self._mutex:
+            self._is_closed = True
+            channel, self._channel = self._channel, None
+        if channel is not None and self._generation == forks.generation():
+            channel.close()
+
+    def _open(self) -> grpc.Channel:
+        if self._generation != forks.generation():
+            # Whoever held the mutex is not in this process, and the parent's connection is the parent's.
+            self._mutex, self._channel, self._generation = threading.Lock(), None, forks.generation()
+        with self._mutex:
+            if self._is_closed:
+                raise OperationServiceError("this client is closed: make a new one")
+            if self._channel is None:
+                forks.use_grpc()
+                self._channel = (
+                    grpc.insecure_channel(self._target, options=self._options)
+                    if self._credentials is None
+                    else grpc.secure_channel(self._target, self._credentials, options=self._options)
+                )
+            return self._channel
+
+
+class Stream:
+    """The stream of one flow: at most one at a time, and none any more once it is closed.
+
+    Args:
+        channel: The connection.
+    """
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._mutex = threading.Lock()
+        self._call: Any = None
+        self._what = ""
+        self._is_closed = False
+
+    def open(self, step: Open) -> None:
+        """Begin a stream, and wait until the service has taken it on.
+
+        Raises:
+            OperationServiceError: It did not.
+        """
+        self.drop()
+        self._what = step.rpc.name
+        with self._mutex:
+            if self._is_closed:
+                raise OperationServiceError(f"{self._what} is not wanted any more")
+            self._call = _calling(self._channel.stream(step.rpc), step.request, timeout=step.timeout)
+        try:
+            # It says nothing of how the call ended, if it has; reading does.
+            self._call.initial_metadata()
+        except grpc.RpcError as error:
+            raise translated(error, self._what) from error
+
+    def read(self) -> Any:  # noqa: ANN401, whatever the stream carries
+        """Return the next message.
+
+        Raises:
+            OperationServiceError: The stream has ended.
+        """
+        try:
+            return next(self._call)
+        except grpc.RpcError as error:
+            raise translated(error, self._what) from error
+        except StopIteration:
+            raise OperationServiceError(f"the service ended {self._what} without a word") from None
+
+    def is_standing(self) -> bool:
+        """Whether the service has taken on the stream, and not ended it."""
+        return bool(self._call is not None and self._call.is_active())
+
+    def drop(self) -> None:
+        """End the stream; another one may be begun."""
+        call, self._call = self._call, None
+        if call is not None:
+            call.cancel()
+
+    def close(self) -> None:
+        """End the stream for good, from any thread; who reads is told."""
+        with self._mutex:
+            self._is_closed = True
+            call = self._call
+        if call is not None:
+            call.cancel()
+
+
+def _sleep(seconds: float) -> bool:
+    time.sleep(seconds)
+    return False
+
+
+def _no_lock() -> None:
+    raise AssertionError("this flow keeps no lock")
+
+
+class Steps:
+    """Runs flows.
+
+    Args:
+        channel: The connection.
+        rest: Waits for some seconds, and returns whether the flow is to end.
+        renew: Renews the lock that the flow keeps.
+    """
+
+    def __init__(
+        self, channel: Channel, rest: Callable[[float], bool] = _sleep, renew: Callable[[], None] = _no_lock
+    ) -> None:
+        self._channel = channel
+        self._rest = rest
+        self._renew = renew
+        self.stream = Stream(channel)
+
+    def run(self, flow: Flow[Result]) -> Result:
+        """Run a flow to its end.
+
+        Raises:
+            OperationServiceError: As the flow does.
+        """
+        with contextlib.closing(flow):
+            try:
+                step = next(flow)
+                while True:
+                    step = self._next(flow, step)
+            except StopIteration as end:
+                result: Result = end.value
+                return result
+            finally:
+                self.stream.drop()
+
+    def _next(self, flow: Flow[Any], step: Step) -> Step:
+        try:
+            brought = self._take(step)
+        except OperationServiceError as error:
+            return flow.throw(error)
+        return flow.send(brought)
+
+    def _take(self, step: Step) -> Any:  # noqa: ANN401, what a step brings depends on the step
+        match step:
+            case Send():
+                return self._send(step)
+            case Open():
+                return self.stream.open(step)
+            case Read():
+                return self.stream.read()
+            case Rest():
+                return self._rest(step.seconds)
+            case Renew():
+                return self._renew()
+            case Await():
+                with contextlib.suppress(TimeoutError):
+                    step.done.result(None if math.isinf(step.seconds) else step.seconds)
+                return None
+
+    def _send(self, step: Send) -> Answer[Any]:
+        try:
+            message, done = _calling(
+                self._channel.unary(step.rpc).with_call,
+                step.request,
+                timeout=step.timeout,
+                metadata=connection.metadata(step.fencing_token),
+            )
+        except grpc.RpcError as error:
+            raise translated(error, step.rpc.name) from error
+        return Answer(message, connection.fencing_token_in(done.trailing_metadata()), 0.0)
+
+
+def _calling(call: Any, *args: Any, **more: Any) -> Any:  # noqa: ANN401, gRPC's own
+    try:
+        return call(*args, **more)
+    except ValueError as error:
+        # What gRPC says of a channel that another thread has just closed.
+        raise OperationServiceError("this client is closed: make a new one") from error

@@ -1,0 +1,200 @@
+"""A hold as a `with` block, kept by two threads: one renews, one watches."""
+
+import threading
+from collections.abc import Sequence
+from types import TracebackType
+
+from google.protobuf.any_pb2 import Any as AnyMessage
+
+from n0stack.protobuf.operation_pb2 import Operation
+from operation_service.client import holding
+from operation_service.client.blocking import Channel, Steps
+from operation_service.client.claims import Claim
+from operation_service.client.errors import LockLostError
+from operation_service.client.flows import Answer, Flow
+from operation_service.client.holding import Wanted
+from operation_service.client.session import Session
+from operation_service.client.tenure import LostCallback, Tenure
+
+
+class Lost:
+    """Tells when a lock is lost; like a threading.Event that only the lock's end can set.
+
+    Args:
+        tenure: The lock.
+    """
+
+    def __init__(self, tenure: Tenure) -> None:
+        self._tenure = tenure
+        self._is_over = threading.Event()
+        tenure.when_over(self._is_over.set)
+
+    def is_set(self) -> bool:
+        """Whether the lock is lost. It looks at the clock: after a sleep past the deadline it is, at once."""
+        return self._tenure.lost() is not None
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the lock is lost or given back, or the seconds have passed; return whether it is lost."""
+        self._is_over.wait(timeout)
+        return self.is_set()
+
+    @property
+    def error(self) -> LockLostError | None:
+        """How the lock was lost, or None while it is not."""
+        return self._tenure.lost()
+
+
+class HeldOperation:
+    """An operation that this process holds.
+
+    Attributes:
+        lost: An event that is set when the lock is lost.
+        proposed: The operation as it was when the lock was taken: with the request to carry out, and with the log of
+            whoever held it before and did not finish.
+    """
+
+    def __init__(self, tenure: Tenure, proposed: Operation, session: Session, channel: Channel) -> None:
+        self.lost = Lost(tenure)
+        self.proposed = proposed
+        self._tenure = tenure
+        self._session = session
+        self._channel = channel
+        self._renewing = threading.Lock()
+
+    @property
+    def project(self) -> str:
+        """The project of the resource."""
+        return self._tenure.terms.project
+
+    @property
+    def name(self) -> str:
+        """The name of the resource within its project."""
+        return self._tenure.terms.name
+
+    @property
+    def operation_request(self) -> AnyMessage | None:
+        """The request to carry out, if one was recorded."""
+        return self.proposed.operation_request if self.proposed.HasField("operation_request") else None
+
+    @property
+    def logs(self) -> Sequence[Operation.Log]:
+        """The newest 100 lines of the log, as they were when the lock was taken."""
+        return self.proposed.logs
+
+    @property
+    def fencing_token(self) -> int:
+        """The lock's fencing token, to be passed on to the resource with everything that is done to it.
+
+        Raises:
+            LockLostError: The lock is lost; the error has the token.
+        """
+        self._tenure.check()
+        return self._tenure.fencing_token
+
+    @property
+    def remaining(self) -> float:
+        """How many seconds the lock lasts yet if it is not renewed, by this process's own clock; 0 if it is lost."""
+        return self._tenure.remaining
+
+    def check(self) -> None:
+        """Raise if the lock is lost: for the moments before something that cannot be undone.
+
+        Raises:
+            LockLostError: It is.
+        """
+        self._tenure.check()
+
+    def log(self, message: str) -> None:
+        """Add a line to the operation's log.
+
+        Args:
+            message: The line, up to 4 KiB.
+
+        Raises:
+            LockLostError: The lock is lost; nothing was written.
+            OperationServiceError: As the call failed. It is not repeated if its outcome is unknown, as the line could
+                then stand there twice.
+        """
+        Steps(self._channel).run(holding.log(self._tenure, self._session, message))
+
+    def renew(self, *, lock_for: int | None = None, disable_cancel: bool | None = None) -> None:
+        """Renew the lock now, and from now on so.
+
+        Args:
+            lock_for: For how many seconds. None: as before.
+            disable_cancel: Whether nobody may cancel the operation. None: as before.
+
+        Raises:
+            LockLostError: The lock is lost.
+            OperationServiceError: As the call failed; the lock may last yet.
+        """
+        with self._renewing:
+            terms = self._tenure.terms.changed(lock_for, disable_cancel)
+            Steps(self._channel).run(holding.renew(self._tenure, self._session, terms))
+
+
+class Hold:
+    """What `with` takes: see `Client.hold`. It may be entered again, when it was left.
+
+    Args:
+        wanted: What to acquire.
+        session: Whose it is.
+        channel: The connection.
+        on_lost: Called once with the error if the lock is lost.
+    """
+
+    def __init__(self, wanted: Wanted, session: Session, channel: Channel, on_lost: LostCallback | None) -> None:
+        self._wanted = wanted
+        self._session = session
+        self._channel = channel
+        self._on_lost = on_lost
+        self._claim = Claim(wanted.terms.resource, session)
+        self._tenure: Tenure | None = None
+
+    def __enter__(self) -> HeldOperation:
+        answer = self._acquire()
+        tenure = Tenure(
+            self._wanted.terms,
+            answer.fencing_token,
+            answer.sent_at,
+            clock=self._session.clock,
+            on_lost=self._on_lost,
+        )
+        held = HeldOperation(tenure, answer.message, self._session, self._channel)
+        over = threading.Event()
+        tenure.when_over(over.set)
+        self._start("renews", holding.keep(tenure, self._session), Steps(self._channel, over.wait, held.renew))
+        watching = Steps(self._channel, over.wait)
+        tenure.when_over(watching.stream.close)
+        self._start("watches", holding.watch_over(tenure), watching)
+        self._tenure = tenure
+        return held
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        tenure, self._tenure = self._tenure, None
+        try:
+            if tenure is not None:
+                Steps(self._channel).run(holding.leave(tenure, self._session, error))
+        finally:
+            self._claim.release()
+
+    def give_up(self) -> None:
+        """Complete the operation as failed, if it is held: this process is about to let go of everything."""
+        if (tenure := self._tenure) is not None:
+            Steps(self._channel).run(holding.give_up(tenure, self._session))
+
+    def _acquire(self) -> Answer[Operation]:
+        steps = Steps(self._channel)
+        try:
+            return steps.run(holding.acquire(self._wanted, self._session, self._claim))
+        except BaseException as error:
+            if holding.may_be_held(error):
+                steps.run(holding.hand_back(self._wanted.terms, self._session))
+            self._claim.release()
+            raise
+
+    def _start(self, what: str, flow: Flow[None], steps: Steps) -> None:
+        name = f"{what} {self._wanted.terms.resource}"
+        threading.Thread(target=steps.run, args=(flow,), name=name, daemon=True).start()

@@ -1,0 +1,44 @@
+"""What all calls of a client have in common."""
+
+from operation_service.client import forks
+from operation_service.client.clock import Clock
+from operation_service.client.flows import Patience
+from operation_service.client.peer import peer_token
+
+
+class Session:
+    """Who calls, and how patiently.
+
+    Args:
+        token: The peer token, or None for that of the process.
+        timeout: How long a call may take in all, repeats included, in seconds.
+        clock: The clock by which locks and patience are measured.
+    """
+
+    def __init__(self, token: str | None, timeout: float, clock: Clock) -> None:
+        if timeout <= 0:
+            raise ValueError(f"timeout must be more than 0 seconds, not {timeout}")
+        self._token = token
+        self._generation = forks.generation()
+        self.timeout = timeout
+        self.clock = clock
+
+    @property
+    def token(self) -> str:
+        """The peer token.
+
+        Raises:
+            RuntimeError: The token was given in another process: two processes with one token would share each lock.
+        """
+        if self._token is None:
+            return peer_token()
+        if self._generation != forks.generation():
+            raise RuntimeError(
+                "this client was made with a peer_token of its own before the process was forked: make a new client "
+                "here, with another peer_token or none"
+            )
+        return self._token
+
+    def patience(self) -> Patience:
+        """Return how long a call that begins now may take."""
+        return Patience(self.clock, self.clock() + self.timeout)
