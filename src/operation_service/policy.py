@@ -118,6 +118,23 @@ def decide(snapshot: Snapshot, command: Command, moment: Moment) -> Decision:
             return _cancel(snapshot, command, moment)
 
 
+def broken(record: Record, lock: Lock, why: Log, change_id: str) -> Change:
+    """Return the change that breaks a lock from outside: it ends as if it had run out, and its peer is refused.
+
+    To others the operation is one that they may take over (rule 4). The holder may be at work, so its own proposals
+    must not become a new acquisition: it is treated as one that was cancelled (rule 9).
+
+    Args:
+        record: The operation, with the fencing token that its lock has.
+        lock: The lock to break.
+        why: The line that says who broke it, and what for.
+        change_id: The change's id.
+    """
+    event = Event.OPERATOR_DEAD if lock.is_disabled_cancel else Event.EXPIRED
+    changed = replace(record, event=event, change_id=change_id, lock=lock, log_count=record.log_count + 1, last_log=why)
+    return Change(changed, LockAction.CANCEL, log=why)
+
+
 def granted(change: Change, asked_at: datetime, ttl_seconds: float) -> Change:
     """Set what only the grant decides (rule 1): locked_until is the time before etcd was asked plus what it granted."""
     lock = change.record.lock

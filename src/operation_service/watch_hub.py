@@ -53,6 +53,9 @@ _BLIND_SECONDS = 10.0
 """After so long without etcd, watches end: staying open would tell the callers that nothing happens."""
 _PAUSE_SECONDS = 0.5
 _AT_ONCE = 100
+_REFUSES_THE_HOLDER = frozenset({Event.CANCELLED, Event.EXPIRED, Event.OPERATOR_DEAD})
+"""What a record says of a change that leaves a cancelled peer behind. A lock that has run out leaves its record as it
+was: only one that was broken (`break_lock.py`) has written that it ended."""
 
 
 class Entry:
@@ -271,7 +274,7 @@ class WatchHub:
     def _note(self, revision: int, changes: Iterable[Changed], happened: Iterable[Occurrence]) -> None:
         """Pass on what others have to know of locks and records."""
         for occurrence in happened:
-            if occurrence.event is Event.CANCELLED and (record := occurrence.record()) and record.lock:
+            if occurrence.event in _REFUSES_THE_HOLDER and (record := occurrence.record()) and record.lock:
                 self._times.cancelled(occurrence.resource, revision, record.lock)
         for changed in changes:
             if changed.is_record_deleted:

@@ -14,6 +14,8 @@ from links import linked
 from support import NAME, PROJECT, Peer, TestClock, connected, event_name, refused
 from waiting import reaches, soon
 
+from operation_service.break_lock import lock_breaker
+from operation_service.clock import Deadline
 from operation_service.etcd_client import EtcdClient
 from operation_service.expiry import Expiry
 from operation_service.keys import Keys
@@ -131,6 +133,24 @@ async def test_that_somebody_is_cancelled_does_not_last_longer_either(peer: Peer
     await peer.propose(lock_for_seconds=60)
     clock.pass_seconds(30)
     await peer.cancel()
+    assert (await refused(peer.propose())).reason == "OPERATION_CANCELLED"
+    clock.pass_seconds(31)
+
+    async def may_propose() -> bool:
+        await peer.propose()
+        return True
+
+    assert await soon(may_propose)
+
+
+async def test_nor_does_it_that_somebody_s_lock_was_broken(
+    peer: Peer, clock: TestClock, etcd: str, settings: Settings
+) -> None:
+    await peer.propose(lock_for_seconds=60)
+    clock.pass_seconds(30)
+    async with lock_breaker([etcd], settings.key_prefix) as breaker:
+        shown = await breaker.look(RESOURCE, Deadline(10))
+        await breaker.break_lock(shown, "broken", Deadline(10))
     assert (await refused(peer.propose())).reason == "OPERATION_CANCELLED"
     clock.pass_seconds(31)
 

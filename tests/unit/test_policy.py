@@ -47,7 +47,7 @@ from operation_service.errors import (
     rfc3339,
 )
 from operation_service.model import Command, Event, Failure, Lock, Log, Phase, Record, Snapshot
-from operation_service.policy import Change, LockAction, Moment, Unchanged, decide, granted
+from operation_service.policy import Change, LockAction, Moment, Unchanged, broken, decide, granted
 
 MOMENT = Moment(NOW, "change-2")
 OVER = (Phase.SUCCEEDED, Phase.FAILED, Phase.CANCELLED)
@@ -732,3 +732,22 @@ def test_rule_13_a_belief_is_decided_like_a_read(situation: str, token: str, com
 
 def test_times_are_told_in_utc() -> None:
     assert rfc3339(datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)) == "2026-01-02T03:04:05.000000Z"
+
+
+# --- a lock that is broken from outside
+
+
+@pytest.mark.parametrize(
+    ("is_disabled_cancel", "event"), [(False, Event.EXPIRED), (True, Event.OPERATOR_DEAD)], ids=["EXPIRED", "DEAD"]
+)
+def test_a_broken_lock_is_one_that_has_run_out_and_whose_peer_is_refused(
+    is_disabled_cancel: bool, event: Event
+) -> None:
+    lock, why = a_lock(is_disabled_cancel=is_disabled_cancel), Log(NOW, "broken by alice")
+    before = a_record(lock=lock)
+    change = broken(before, lock, why, "change-2")
+    assert change == Change(
+        replace(before, event=event, change_id="change-2", log_count=3, last_log=why), LockAction.CANCEL, log=why
+    )
+    assert change.record.phase is Phase.PROPOSED
+    assert change.record.fencing_token == FENCE
