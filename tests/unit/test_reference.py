@@ -39,14 +39,6 @@ def test_every_error_reason_is_there_with_its_status_code(page: str) -> None:
     assert rows["LOCKED"] == "FAILED_PRECONDITION"
 
 
-def test_links_within_the_page_lead_to_headings(page: str) -> None:
-    headings = {
-        re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-")
-        for heading in re.findall(r"^#+ (.+)$", page, re.MULTILINE)
-    }
-    assert set(re.findall(r"\]\(#([^)]+)\)", page)) <= headings
-
-
 def test_an_http_route_is_shown_where_there_is_one() -> None:
     descriptors = committed_descriptors()
     for file in own(descriptors):
