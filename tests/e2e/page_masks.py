@@ -13,6 +13,7 @@ MASKS = [
         (r"\b127\.0\.0\.1:\d+\b", "<address>"),
         (r'"(revision|fencingToken)":\s*"[1-9]\d*"', r'"\1":<number>'),
         (r'"fencing_token":\s*"?[1-9]\d*"?', '"fencing_token":<number>'),
+        (r'"(dbSize|mod_revision)":[1-9]\d*', r'"\1":<number>'),
         (r"n0stack-fencing-token: [1-9]\d*", "n0stack-fencing-token: <number>"),
         (r"\b[0-9a-f]{32}\b", "<id>"),
         (r"\b[0-9a-f]{64}\b", "<digest>"),

@@ -12,7 +12,9 @@ from e2e.page_masks import is_shown
 from e2e.page_shell import Shell, shell
 from e2e.support_e2e import ROOT, Serve, Server, etcdctl_path, run_in
 
-READS = re.compile(r"call (Get|List)|etcdctl get|grep |(\.venv/bin/)?operation-service (health|list|get|logs)\b")
+READS = re.compile(
+    r"call (Get|List)|etcdctl (get|alarm list|endpoint)|grep |(\.venv/bin/)?operation-service (health|list|get|logs)\b"
+)
 """Commands that change nothing: repeated until they show what the page shows, since an expiry comes when it comes."""
 PATIENCE_SECONDS = 15.0
 PLACES = ("examples", "proto")
