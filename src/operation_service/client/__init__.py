@@ -13,6 +13,8 @@
 from operation_service.client import forks as _forks  # noqa: F401, before gRPC is loaded
 
 # isort: split
+from operation_service.client.aio_client import AsyncClient
+from operation_service.client.aio_hold import AsyncHeldOperation
 from operation_service.client.blocking_client import Client
 from operation_service.client.blocking_hold import HeldOperation
 from operation_service.client.changed import Changed
@@ -49,6 +51,8 @@ from operation_service.client.peer import peer_token
 
 __all__ = [
     "AlreadyExistsError",
+    "AsyncClient",
+    "AsyncHeldOperation",
     "CancelDisabledError",
     "Changed",
     "Client",

@@ -175,19 +175,17 @@ class Steps:
             try:
                 step = next(flow)
                 while True:
-                    step = self._next(flow, step)
+                    try:
+                        brought = self._take(step)
+                    except OperationServiceError as error:
+                        step = flow.throw(error)
+                    else:
+                        step = flow.send(brought)
             except StopIteration as end:
                 result: Result = end.value
                 return result
             finally:
                 self.stream.drop()
-
-    def _next(self, flow: Flow[Any], step: Step) -> Step:
-        try:
-            brought = self._take(step)
-        except OperationServiceError as error:
-            return flow.throw(error)
-        return flow.send(brought)
 
     def _take(self, step: Step) -> Any:  # noqa: ANN401, what a step brings depends on the step
         match step:

@@ -60,7 +60,6 @@ class Client:
     ) -> None:
         self._session = Session(peer_token, timeout, clock)
         self._channel = Channel(target, credentials, options)
-        self._steps = Steps(self._channel)
         self._holds: weakref.WeakSet[Hold] = weakref.WeakSet()
         _clients.add(self)
 
@@ -140,7 +139,7 @@ class Client:
         """
         terms = Terms(project, name, lock_for, disable_cancel)
         request = requests.create(self.peer_token, terms, operation_request, log_message)
-        return self._steps.run(requests.change(self._session, rpcs.CREATE, request, None))
+        return Steps(self._channel).run(requests.change(self._session, rpcs.CREATE, request, None))
 
     def propose(
         self,
@@ -164,12 +163,12 @@ class Client:
         """
         terms = Terms(project, name, lock_for, disable_cancel)
         request = requests.propose(self.peer_token, terms, log_message)
-        return self._steps.run(requests.change(self._session, rpcs.PROPOSE, request, fencing_token))
+        return Steps(self._channel).run(requests.change(self._session, rpcs.PROPOSE, request, fencing_token))
 
     def append(self, project: str, name: str, log_message: str, *, fencing_token: int | None = None) -> Changed:
         """Add a line to the log of the operation that this peer holds."""
         request = requests.append(self.peer_token, project, name, log_message)
-        return self._steps.run(requests.change(self._session, rpcs.APPEND, request, fencing_token))
+        return Steps(self._channel).run(requests.change(self._session, rpcs.APPEND, request, fencing_token))
 
     def complete(
         self,
@@ -182,17 +181,17 @@ class Client:
     ) -> Changed:
         """End the operation that this peer holds; an error says how it failed."""
         request = requests.complete(self.peer_token, project, name, error=error, log_message=log_message)
-        return self._steps.run(requests.change(self._session, rpcs.COMPLETE, request, fencing_token))
+        return Steps(self._channel).run(requests.change(self._session, rpcs.COMPLETE, request, fencing_token))
 
     def cancel(self, project: str, name: str, *, log_message: str = "", fencing_token: int | None = None) -> Changed:
         """Cancel an operation that nobody holds, or that this peer holds."""
         request = requests.cancel(self.peer_token, project, name, log_message)
-        return self._steps.run(requests.change(self._session, rpcs.CANCEL, request, fencing_token))
+        return Steps(self._channel).run(requests.change(self._session, rpcs.CANCEL, request, fencing_token))
 
     def get(self, project: str, name: str) -> pb.OperationRecord:
         """Return the current operation of a resource."""
         request = pb.GetOperationRequest(project=project, name=name)
-        return self._steps.run(exchange(rpcs.GET, request, self._session.patience())).message
+        return Steps(self._channel).run(exchange(rpcs.GET, request, self._session.patience())).message
 
     def list(
         self,
@@ -211,7 +210,7 @@ class Client:
         """
         request = pb.ListOperationsRequest(project=project, name_prefix=name_prefix, states=states, page_size=page_size)
         while True:
-            page = self._steps.run(exchange(rpcs.LIST, request, self._session.patience())).message
+            page = Steps(self._channel).run(exchange(rpcs.LIST, request, self._session.patience())).message
             yield from page.operations
             if not page.next_page_token:
                 return
@@ -221,7 +220,7 @@ class Client:
         """Yield all the logs of a resource's current operation, as of one moment, oldest first."""
         request = pb.ListOperationLogsRequest(project=project, name=name, page_size=page_size)
         while True:
-            page = self._steps.run(exchange(rpcs.LOGS, request, self._session.patience())).message
+            page = Steps(self._channel).run(exchange(rpcs.LOGS, request, self._session.patience())).message
             yield from page.logs
             if not page.next_page_token:
                 return

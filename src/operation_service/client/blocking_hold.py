@@ -1,10 +1,7 @@
 """A hold as a `with` block, kept by two threads: one renews, one watches."""
 
 import threading
-from collections.abc import Sequence
 from types import TracebackType
-
-from google.protobuf.any_pb2 import Any as AnyMessage
 
 from n0stack.protobuf.operation_pb2 import Operation
 from operation_service.client import holding
@@ -12,6 +9,7 @@ from operation_service.client.blocking import Channel, Steps
 from operation_service.client.claims import Claim
 from operation_service.client.errors import LockLostError
 from operation_service.client.flows import Answer, Flow
+from operation_service.client.held import Held
 from operation_service.client.holding import Wanted
 from operation_service.client.session import Session
 from operation_service.client.tenure import LostCallback, Tenure
@@ -35,7 +33,9 @@ class Lost:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the lock is lost or given back, or the seconds have passed; return whether it is lost."""
-        self._is_over.wait(timeout)
+        # In a child of the process nobody would set the event.
+        if not self.is_set():
+            self._is_over.wait(timeout)
         return self.is_set()
 
     @property
@@ -44,7 +44,7 @@ class Lost:
         return self._tenure.lost()
 
 
-class HeldOperation:
+class HeldOperation(Held):
     """An operation that this process holds.
 
     Attributes:
@@ -54,55 +54,11 @@ class HeldOperation:
     """
 
     def __init__(self, tenure: Tenure, proposed: Operation, session: Session, channel: Channel) -> None:
+        super().__init__(tenure, proposed)
         self.lost = Lost(tenure)
-        self.proposed = proposed
-        self._tenure = tenure
         self._session = session
         self._channel = channel
         self._renewing = threading.Lock()
-
-    @property
-    def project(self) -> str:
-        """The project of the resource."""
-        return self._tenure.terms.project
-
-    @property
-    def name(self) -> str:
-        """The name of the resource within its project."""
-        return self._tenure.terms.name
-
-    @property
-    def operation_request(self) -> AnyMessage | None:
-        """The request to carry out, if one was recorded."""
-        return self.proposed.operation_request if self.proposed.HasField("operation_request") else None
-
-    @property
-    def logs(self) -> Sequence[Operation.Log]:
-        """The newest 100 lines of the log, as they were when the lock was taken."""
-        return self.proposed.logs
-
-    @property
-    def fencing_token(self) -> int:
-        """The lock's fencing token, to be passed on to the resource with everything that is done to it.
-
-        Raises:
-            LockLostError: The lock is lost; the error has the token.
-        """
-        self._tenure.check()
-        return self._tenure.fencing_token
-
-    @property
-    def remaining(self) -> float:
-        """How many seconds the lock lasts yet if it is not renewed, by this process's own clock; 0 if it is lost."""
-        return self._tenure.remaining
-
-    def check(self) -> None:
-        """Raise if the lock is lost: for the moments before something that cannot be undone.
-
-        Raises:
-            LockLostError: It is.
-        """
-        self._tenure.check()
 
     def log(self, message: str) -> None:
         """Add a line to the operation's log.

@@ -47,7 +47,8 @@ class Claim:
             # In a child of the process the claims are others.
             if _claims.get(key) is mine:
                 del _claims[key]
-        mine.set_result(None)
+        if not mine.done():
+            mine.set_result(None)
 
     def held_here(self) -> HeldHereError:
         """Return the error that says so."""

@@ -1,0 +1,197 @@
+"""The steps of the flows (see `flows.py`), done with grpc.aio."""
+
+import asyncio
+import contextlib
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+import grpc
+
+from operation_service.client import connection, forks
+from operation_service.client.errors import OperationServiceError
+from operation_service.client.flows import Answer, Await, Flow, Open, Read, Renew, Rest, Send, Step
+from operation_service.client.rpcs import Rpc
+from operation_service.client.translation import translated
+
+Result = TypeVar("Result")
+
+
+class AsyncChannel:
+    """A connection to the service, made when it is first needed, in the event loop that needs it.
+
+    Args:
+        target: As gRPC takes it.
+        credentials: None: without TLS.
+        options: gRPC's channel options, besides ours.
+    """
+
+    def __init__(
+        self, target: str, credentials: grpc.ChannelCredentials | None, options: Sequence[tuple[str, Any]]
+    ) -> None:
+        self._target = target
+        self._credentials = credentials
+        self._options = connection.options(options)
+        self._channel: grpc.aio.Channel | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_closed = False
+
+    def unary(self, rpc: Rpc[Any, Any]) -> Any:  # noqa: ANN401, gRPC's multi-callables are generic in its stubs alone
+        """Return what makes a call."""
+        return self._open().unary_unary(
+            rpc.path, request_serializer=rpc.request.SerializeToString, response_deserializer=rpc.reply.FromString
+        )
+
+    def stream(self, rpc: Rpc[Any, Any]) -> Any:  # noqa: ANN401, as above
+        """Return what begins a stream."""
+        return self._open().unary_stream(
+            rpc.path, request_serializer=rpc.request.SerializeToString, response_deserializer=rpc.reply.FromString
+        )
+
+    async def close(self) -> None:
+        """Close the connection for good."""
+        self._is_closed = True
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            await channel.close()
+
+    def _open(self) -> grpc.aio.Channel:
+        if self._is_closed:
+            raise OperationServiceError("this client is closed: make a new one")
+        forks.use_aio()
+        loop = asyncio.get_running_loop()
+        if self._loop is not None and self._loop is not loop:
+            raise RuntimeError("this client belongs to another event loop: make one in each")
+        if self._channel is None:
+            self._loop = loop
+            self._channel = (
+                grpc.aio.insecure_channel(self._target, options=self._options)
+                if self._credentials is None
+                else grpc.aio.secure_channel(self._target, self._credentials, options=self._options)
+            )
+        return self._channel
+
+
+class AsyncStream:
+    """The stream of one flow, at most one at a time.
+
+    Args:
+        channel: The connection.
+    """
+
+    def __init__(self, channel: AsyncChannel) -> None:
+        self._channel = channel
+        self._call: Any = None
+        self._what = ""
+
+    async def open(self, step: Open) -> None:
+        """Begin a stream, and wait until the service has taken it on.
+
+        Raises:
+            OperationServiceError: It did not.
+        """
+        self.drop()
+        self._what = step.rpc.name
+        try:
+            self._call = self._channel.stream(step.rpc)(step.request, timeout=step.timeout)
+            # It says nothing of how the call ended, if it has; reading does.
+            await self._call.initial_metadata()
+        except grpc.RpcError as error:
+            raise translated(error, self._what) from error
+
+    async def read(self) -> Any:  # noqa: ANN401, whatever the stream carries
+        """Return the next message.
+
+        Raises:
+            OperationServiceError: The stream has ended.
+        """
+        try:
+            told = await self._call.read()
+        except grpc.RpcError as error:
+            raise translated(error, self._what) from error
+        if told is grpc.aio.EOF:
+            raise OperationServiceError(f"the service ended {self._what} without a word")
+        return told
+
+    def is_standing(self) -> bool:
+        """Whether the service has taken on the stream, and not ended it."""
+        return self._call is not None and not self._call.done()
+
+    def drop(self) -> None:
+        """End the stream; another one may be begun."""
+        call, self._call = self._call, None
+        if call is not None:
+            call.cancel()
+
+
+async def _sleep(seconds: float) -> bool:
+    await asyncio.sleep(seconds)
+    return False
+
+
+async def _no_lock() -> None:
+    raise AssertionError("this flow keeps no lock")
+
+
+class AsyncSteps:
+    """Runs flows.
+
+    Args:
+        channel: The connection.
+        renew: Renews the lock that the flow keeps.
+    """
+
+    def __init__(self, channel: AsyncChannel, renew: Callable[[], Awaitable[None]] = _no_lock) -> None:
+        self._channel = channel
+        self._renew = renew
+        self._stream = AsyncStream(channel)
+
+    async def run(self, flow: Flow[Result]) -> Result:
+        """Run a flow to its end.
+
+        Raises:
+            OperationServiceError: As the flow does.
+        """
+        with contextlib.closing(flow):
+            try:
+                step = next(flow)
+                while True:
+                    try:
+                        brought = await self._take(step)
+                    except OperationServiceError as error:
+                        step = flow.throw(error)
+                    else:
+                        step = flow.send(brought)
+            except StopIteration as end:
+                result: Result = end.value
+                return result
+            finally:
+                self._stream.drop()
+
+    async def _take(self, step: Step) -> Any:  # noqa: ANN401, what a step brings depends on the step
+        match step:
+            case Send():
+                return await self._send(step)
+            case Open():
+                return await self._stream.open(step)
+            case Read():
+                return await self._stream.read()
+            case Rest():
+                return await _sleep(step.seconds)
+            case Renew():
+                return await self._renew()
+            case Await():
+                # Not cancelled with whoever waits: others wait for the same.
+                seconds = None if math.isinf(step.seconds) else max(step.seconds, 0.0)
+                await asyncio.wait([asyncio.wrap_future(step.done)], timeout=seconds)
+                return None
+
+    async def _send(self, step: Send) -> Answer[Any]:
+        call = self._channel.unary(step.rpc)(
+            step.request, timeout=step.timeout, metadata=connection.metadata(step.fencing_token)
+        )
+        try:
+            message = await call
+            return Answer(message, connection.fencing_token_in(await call.trailing_metadata()), 0.0)
+        except grpc.RpcError as error:
+            raise translated(error, step.rpc.name) from error
