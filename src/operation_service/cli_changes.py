@@ -95,9 +95,8 @@ def create(  # noqa: PLR0917, click calls it with keywords
     descriptor_set: tuple[Path, ...],
 ) -> None:
     """Record a request for an operator to take up."""
-    operation_request = None
-    if request is not None:
-        operation_request = answers_for(service, descriptor_set).texts.from_json(_read_json(request))
+    told = _Told(service, descriptor_set)
+    operation_request = None if request is None else told.answers.texts.from_json(_read_json(request))
     with service.client(token) as client:
         changed = client.create(
             project,
@@ -107,7 +106,8 @@ def create(  # noqa: PLR0917, click calls it with keywords
             lock_for=lock_for,
             disable_cancel=disable_cancel,
         )
-    _tell(service, changed, f"{project}/{name} is {_until(changed) or 'pending'}", descriptor_set)
+    until = _until(changed)
+    told.of(changed, f"{project}/{name} is {until or 'pending'}", has_taken=bool(until))
 
 
 @click.command(
@@ -142,6 +142,7 @@ def propose(  # noqa: PLR0917, as above
 
     Prints the tokens that the other commands, and other programs, need to work with it.
     """
+    told = _Told(service, descriptor_set)
     with service.client(token) as client:
         changed = client.propose(
             project,
@@ -151,7 +152,7 @@ def propose(  # noqa: PLR0917, as above
             log_message=log_message,
             fencing_token=fencing_token,
         )
-    _tell(service, changed, f"{project}/{name} is {_until(changed)}", descriptor_set)
+    told.of(changed, f"{project}/{name} is {_until(changed)}", has_taken=True)
 
 
 @click.command(
@@ -178,9 +179,10 @@ def append(  # noqa: PLR0917, as above
     descriptor_set: tuple[Path, ...],
 ) -> None:
     """Add a line to the log of what you hold."""
+    told = _Told(service, descriptor_set)
     with service.client(token) as client:
         changed = client.append(project, name, message, fencing_token=fencing_token)
-    _tell(service, changed, f"{project}/{name}: the line is in the log", descriptor_set)
+    told.of(changed, f"{project}/{name}: the line is in the log")
 
 
 @click.command(
@@ -214,10 +216,11 @@ def complete(  # noqa: PLR0917, as above
     if code is not None and error is None:
         raise click.UsageError("--code is that of an error: it goes with --error")
     status = None if error is None else _status(error, code or "UNKNOWN")
+    told = _Told(service, descriptor_set)
     with service.client(token) as client:
         changed = client.complete(project, name, error=status, log_message=log_message, fencing_token=fencing_token)
     outcome = "has succeeded" if error is None else "has failed"
-    _tell(service, changed, f"the operation on {project}/{name} {outcome}", descriptor_set)
+    told.of(changed, f"the operation on {project}/{name} {outcome}")
 
 
 @click.command(
@@ -246,22 +249,37 @@ def cancel(  # noqa: PLR0917, as above
     descriptor_set: tuple[Path, ...],
 ) -> None:
     """End what nobody holds, or you do."""
+    told = _Told(service, descriptor_set)
     with service.client(token) as client:
         changed = client.cancel(project, name, log_message=log_message, fencing_token=fencing_token)
-    _tell(service, changed, f"the operation on {project}/{name} is cancelled", descriptor_set)
+    told.of(changed, f"the operation on {project}/{name} is cancelled")
 
 
-def _tell(service: Service, changed: "Changed", what: str, descriptor_sets: tuple[Path, ...]) -> None:
-    from operation_service.tables import print_facts, write  # noqa: PLC0415, rich takes a while to import
+class _Told:
+    """What a person, or a program, is told of a change; made before it: a wrong file is found in time."""
 
-    if service.is_json:
-        operation = answers_for(service, descriptor_sets).operation(changed.operation)
-        write(as_json({"operation": operation, "fencingToken": str(changed.fencing_token)}, indent=2) + "\n")
-        return
-    write(f"{shown(what)}\n")
-    facts = [("token", shown(changed.operation.proposing_peer_token))]
-    if changed.operation.HasField("locked_until"):
-        print_facts([*facts, ("fencing token", str(changed.fencing_token))])
+    def __init__(self, service: Service, descriptor_sets: tuple[Path, ...]) -> None:
+        self.answers = answers_for(service, descriptor_sets)
+        self._is_json = service.is_json
+
+    def of(self, changed: "Changed", what: str, *, has_taken: bool = False) -> None:
+        """Tell it.
+
+        Args:
+            changed: The change.
+            what: What it was, for a person.
+            has_taken: Whether a lock was taken: then others need its tokens.
+        """
+        from operation_service.tables import print_facts, write  # noqa: PLC0415, rich takes a while to import
+
+        if self._is_json:
+            operation = self.answers.operation(changed.operation)
+            write(as_json({"operation": operation, "fencingToken": str(changed.fencing_token)}, indent=2) + "\n")
+            return
+        write(f"{shown(what)}\n")
+        if has_taken:
+            token = shown(changed.operation.proposing_peer_token)
+            print_facts([("token", token), ("fencing token", str(changed.fencing_token))])
 
 
 def _until(changed: "Changed") -> str:

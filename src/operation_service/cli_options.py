@@ -52,6 +52,10 @@ class Service:
     timeout_seconds: float
     is_json: bool
 
+    def __post_init__(self) -> None:
+        # gRPC's core writes lines of its own to standard error, beside the one that says what is wrong.
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
     def client(self, token: str | None = None) -> "Client":
         """Connect, to be used in a `with`.
 
@@ -110,8 +114,6 @@ def talks_to_the_service(
     @functools.wraps(command)
     def wrapped(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
         address, timeout, output = (kwargs.pop(name) for name in ("address", "timeout", "output"))
-        # gRPC's core writes lines of its own to standard error, beside the one that says what is wrong.
-        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         service = Service(str(address), float(str(timeout)), output == "json")
         with ending(is_json=service.is_json):
             command(service, *args, **kwargs)

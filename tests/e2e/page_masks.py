@@ -15,6 +15,11 @@ MASKS = [
         (r'"fencing_token":\s*"?[1-9]\d*"?', '"fencing_token":<number>'),
         (r'"(dbSize|mod_revision)":[1-9]\d*', r'"\1":<number>'),
         (r"n0stack-fencing-token: [1-9]\d*", "n0stack-fencing-token: <number>"),
+        # What `operation-service` prints for people; the width of a duration goes with it.
+        (r"\b(revision|fencing token)( +)[1-9]\d*", r"\1\2<number>"),
+        (r"\b\d+[dhm]\d\d[hms]\b *", "<duration> "),
+        (r"\bis locked with [1-9]\d*", "is locked with <number>"),
+        (r"\b[\w.?-]+@[\w.?-]+\b(:\d+(-\d+)?)?", "<person>"),
         (r"\b[0-9a-f]{32}\b", "<id>"),
         (r"\b[0-9a-f]{64}\b", "<digest>"),
         (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}", "<time>"),

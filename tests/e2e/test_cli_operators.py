@@ -216,6 +216,12 @@ async def test_propose_prints_the_tokens_that_go_with_the_lock(cli: Cli) -> None
     )
 
 
+async def test_a_token_may_be_a_variable(cli: Cli, peer: Peer) -> None:
+    await peer.propose()
+    await cli("append", "project", NAME, "a step", OPERATION_SERVICE_TOKEN=peer.token)
+    await cli("append", "project", NAME, "a step", "--token", "other", OPERATION_SERVICE_TOKEN=peer.token, code=5)
+
+
 async def test_another_terminal_of_the_same_person_is_another_peer(cli: Cli, server: Server) -> None:
     await cli("propose", "project", NAME, "--lock-for", "30")
     elsewhere = await asyncio.create_subprocess_exec(
@@ -227,6 +233,12 @@ async def test_another_terminal_of_the_same_person_is_another_peer(cli: Cli, ser
     )
     _, err = await elsewhere.communicate()
     assert elsewhere.returncode == 5, err
+
+
+async def test_a_descriptor_set_that_is_none_is_found_before_anything_is_changed(cli: Cli, peer: Peer) -> None:
+    await peer.propose()
+    await cli("append", "project", NAME, "x", "--token", peer.token, "--descriptor-set", "/no/such/file", code=2)
+    assert not (await peer.get()).operation.logs
 
 
 async def test_an_operation_that_went_wrong_says_how(cli: Cli, peer: Peer) -> None:

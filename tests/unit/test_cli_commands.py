@@ -4,6 +4,7 @@ import re
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -67,6 +68,15 @@ def test_every_reason_that_the_service_gives_has_an_exit_code() -> None:
         "OVERLOADED": 3,
         "TOO_MANY_WATCHES": 3,
     }
+
+
+def test_the_page_has_the_same_exit_codes() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| .* \| ([A-Z_, ]*)\|$", page, re.MULTILINE)
+    assert [int(code) for code, _ in rows] == list(ExitCode)
+    told = {reason: int(code) for code, reasons in rows for reason in reasons.replace(",", " ").split()}
+    reasons = [name.removeprefix("ERROR_REASON_") for name, number in pb.ErrorReason.items() if number]
+    assert told == {reason: exit_code(reason, "") for reason in reasons}
 
 
 def test_an_error_that_grpc_itself_makes_is_told_by_its_code() -> None:

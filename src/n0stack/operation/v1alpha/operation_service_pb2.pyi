@@ -157,7 +157,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     holder, locked_since, locked_until. Wait as google.rpc.RetryInfo says.
     """
     ERROR_REASON_OPERATION_CANCELLED: _ErrorReason.ValueType  # 7
-    """FAILED_PRECONDITION. The caller's own operation was cancelled while it held the lock.
+    """FAILED_PRECONDITION. The caller's own operation was cancelled while it held the lock, or
+    its lock was broken by hand.
     Metadata: locked_until (the cancelled lock's). Stop working on the resource; proposing
     again is possible once that time has passed, as google.rpc.RetryInfo says.
     """
@@ -256,7 +257,8 @@ ERROR_REASON_CANCEL_DISABLED: ErrorReason.ValueType  # 6
 holder, locked_since, locked_until. Wait as google.rpc.RetryInfo says.
 """
 ERROR_REASON_OPERATION_CANCELLED: ErrorReason.ValueType  # 7
-"""FAILED_PRECONDITION. The caller's own operation was cancelled while it held the lock.
+"""FAILED_PRECONDITION. The caller's own operation was cancelled while it held the lock, or
+its lock was broken by hand.
 Metadata: locked_until (the cancelled lock's). Stop working on the resource; proposing
 again is possible once that time has passed, as google.rpc.RetryInfo says.
 """
