@@ -187,8 +187,9 @@ async def test_what_ends_the_block_comes_out_of_it_and_the_loss_is_a_note(
     assert "is lost (expired)" in failed.value.__notes__[0]
 
 
-async def test_without_a_watch_the_next_renewal_finds_that_the_lock_is_lost(
-    etcd: str, settings: Settings, clock: TestClock, hands: EtcdHands
+@pytest.mark.parametrize("is_taken_over", [True, False], ids=["taken over", "nobody came"])
+async def test_without_a_watch_the_next_renewal_finds_that_the_lock_is_lost_and_is_no_new_one(
+    is_taken_over: bool, etcd: str, settings: Settings, clock: TestClock, hands: EtcdHands
 ) -> None:
     async with (
         running(replace(settings, max_watches=1), [etcd], clock) as service,
@@ -200,11 +201,12 @@ async def test_without_a_watch_the_next_renewal_finds_that_the_lock_is_lost(
         with pytest.raises(LockLostError) as lost:
             async with client.hold(PROJECT, NAME, lock_for=6) as operation:
                 await hands.delete(f"locks/{PROJECT}/{NAME}")
-                await peer.propose()
+                if is_taken_over:
+                    await peer.propose()
                 async with asyncio.timeout(20):
                     await operation.lost.wait()
-        assert lost.value.loss is Loss.TAKEN_OVER
-        assert await peer.state() == "LOCKED"
+        assert lost.value.loss is (Loss.TAKEN_OVER if is_taken_over else Loss.EXPIRED)
+        assert await peer.state() == ("LOCKED" if is_taken_over else "EXPIRED")
         watch.cancel()
 
 
