@@ -4,10 +4,28 @@ from collections.abc import Iterable
 
 from e2e.page_blocks import Fence, fences, played
 
+_GO_PROGRAM = "tests/e2e/test_go.py::test_the_program_of_the_page_does_what_the_page_shows"
+_HTTP_SESSION = "tests/e2e/test_envoy.py::test_the_session_in_the_page_gives_what_the_page_shows"
+
 ELSEWHERE: dict[str, dict[str, str]] = {
     # page: how the fence begins: the test
     "README.md": {
         "$ make run": "tests/e2e/test_pages.py::test_what_the_pages_make_can_be_made",
+    },
+    "docs/go.md": {
+        "go install": "tests/e2e/test_go.py::test_what_needs_the_network_names_what_is_there",
+        "go mod edit": "tests/e2e/test_go.py::test_what_needs_the_network_names_what_is_there",
+        "apt-get install": "tests/e2e/test_go.py::test_what_ci_installs_is_what_the_page_says",
+        "known=": _GO_PROGRAM,
+        "$ ./operator": _GO_PROGRAM,
+        "// ": "tests/e2e/test_go.py::test_the_pages_go_is_the_programs",
+    },
+    "docs/http.md": {
+        "make run": "tests/e2e/test_envoy.py::test_the_configuration_is_valid_as_it_is",
+        "$ api=": _HTTP_SESSION,
+        "$ curl ": _HTTP_SESSION,
+        "$ watched=": _HTTP_SESSION,
+        "cat src/": "tests/e2e/test_envoy.py::test_requests_of_a_type_need_it_in_the_descriptor_set",
     },
     "docs/limits.md": {
         "PYTHONPATH=tests .venv/bin/python tools/memory.py": (

@@ -97,13 +97,22 @@ class Hold:
         session: Whose it is.
         channel: The connection.
         on_lost: Called once with the error if the lock is lost.
+        entered: Where a hold is for as long as its block lasts.
     """
 
-    def __init__(self, wanted: Wanted, session: Session, channel: Channel, on_lost: LostCallback | None) -> None:
+    def __init__(
+        self,
+        wanted: Wanted,
+        session: Session,
+        channel: Channel,
+        on_lost: LostCallback | None,
+        entered: "set[Hold]",
+    ) -> None:
         self._wanted = wanted
         self._session = session
         self._channel = channel
         self._on_lost = on_lost
+        self._entered = entered
         self._claim = Claim(wanted.terms.resource, session)
         self._tenure: Tenure | None = None
 
@@ -124,12 +133,14 @@ class Hold:
         tenure.when_over(watching.stream.close)
         self._start("watches", holding.watch_over(tenure), watching)
         self._tenure = tenure
+        self._entered.add(self)
         return held
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         tenure, self._tenure = self._tenure, None
+        self._entered.discard(self)
         try:
             if tenure is not None:
                 Steps(self._channel).run(holding.leave(tenure, self._session, error))
