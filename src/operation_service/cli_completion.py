@@ -9,7 +9,7 @@ from click.shell_completion import CompletionItem, get_completion_class
 
 from operation_service.cli_options import PROGRAM, Command, Service
 
-_SECONDS = 1.0
+_SECONDS = 2.0
 """Somebody waits, with a finger on the key."""
 _MOST = 200
 _VARIABLE = "_OPERATION_SERVICE_COMPLETE"
