@@ -146,12 +146,14 @@ def renew(tenure: Tenure, session: Session, terms: Terms) -> Flow[Answer[Operati
         OperationServiceError: As the proposal failed, for as long as the lock lasted; it may last yet.
     """
     tenure.check()
+    # First of all, as it raises if the terms are no numbers that can be sent.
+    request = requests.propose(session.token, terms)
     tenure.renewing(terms)
     # A renewal that takes a quarter of the lock's time has failed: there must be time for others.
     attempt = max(min(terms.lock_for / 4, ATTEMPT_SECONDS), 0.25)
     patience = Patience(session.clock, tenure.deadline, attempt)
     try:
-        answer = yield from exchange(PROPOSE, requests.propose(session.token, terms), patience, tenure.fencing_token)
+        answer = yield from exchange(PROPOSE, request, patience, tenure.fencing_token)
     except (FencingTokenMismatchError, LockedError, OperationCancelledError) as error:
         raise tenure.lose((yield from _how_lost(tenure, session)), error) from error
     tenure.renewed(answer.sent_at, terms)

@@ -78,7 +78,8 @@ class Tenure:
         """Note that a renewal is about to be sent: it may shorten the lock, even if its answer never comes."""
         now = self._clock()
         with self._mutex:
-            if now + terms.lock_for < self._sent_at + self._lock_for:
+            # 0 is refused in any case: a mistake of the caller must not cost the lock.
+            if terms.lock_for and now + terms.lock_for < self._sent_at + self._lock_for:
                 self._sent_at, self._lock_for = now, terms.lock_for
 
     def renewed(self, sent_at: float, terms: Terms) -> None:
