@@ -22,7 +22,7 @@ def terms(lock_for: int) -> Terms:
 
 def loss_of(tenure: Tenure) -> Loss | None:
     error = tenure.lost()
-    return error and error.loss
+    return error.loss if error else None
 
 
 def test_a_lock_is_counted_from_when_its_proposal_was_sent_less_what_clocks_differ() -> None:

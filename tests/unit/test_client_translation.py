@@ -4,6 +4,7 @@ from typing import Any
 
 import grpc
 import pytest
+from client_fakes import CallError
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
@@ -18,28 +19,6 @@ from operation_service.status import DOMAIN as DOMAIN_OF_THE_SERVICE
 
 DETAILS = "grpc-status-details-bin"
 WORDS = "demo/web-1 is locked"
-
-
-class CallError(grpc.RpcError, grpc.Call):
-    """What a call of `grpc` raises: an error that is the call too."""
-
-    def __init__(self, code: grpc.StatusCode, message: str | None, trailers: Any) -> None:
-        self._code, self._message, self._trailers = code, message, trailers
-
-    def code(self) -> grpc.StatusCode:
-        return self._code
-
-    def details(self) -> str | None:  # type: ignore[override] # gRPC really returns None at times
-        return self._message
-
-    def trailing_metadata(self) -> Any:
-        return self._trailers
-
-    def initial_metadata(self) -> Any: ...
-    def is_active(self) -> bool: ...  # type: ignore[empty-body]
-    def time_remaining(self) -> float: ...  # type: ignore[empty-body]
-    def cancel(self) -> bool: ...  # type: ignore[empty-body]
-    def add_callback(self, callback: Any) -> bool: ...  # type: ignore[empty-body]
 
 
 def blocking(code: grpc.StatusCode, message: str | None, trailers: Any) -> grpc.RpcError:

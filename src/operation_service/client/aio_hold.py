@@ -105,12 +105,14 @@ class AsyncHold:
         self._session = session
         self._channel = channel
         self._on_lost = on_lost
-        self._claim = Claim(wanted.terms.resource, session)
+        self._claim: Claim | None = None
         self._tenure: Tenure | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> AsyncHeldOperation:
-        answer = await self._acquire()
+        # Of this entry alone: while the block lasts, another task may try to enter this very hold.
+        claim = Claim(self._wanted.terms.resource, self._session)
+        answer = await self._acquire(claim)
         tenure = Tenure(
             self._wanted.terms,
             answer.fencing_token,
@@ -124,18 +126,20 @@ class AsyncHold:
         self._tasks = [asyncio.create_task(keeping), asyncio.create_task(watching)]
         for task in self._tasks:
             tenure.when_over(_in_loop(task.cancel))
-        self._tenure = tenure
+        self._claim, self._tenure = claim, tenure
         return held
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         tenure, self._tenure = self._tenure, None
+        claim, self._claim = self._claim, None
         try:
             if tenure is not None:
                 await AsyncSteps(self._channel).run(holding.leave(tenure, self._session, error))
         finally:
-            self._claim.release()
+            if claim is not None:
+                claim.release()
             await self._stop()
 
     async def give_up(self) -> None:
@@ -143,14 +147,16 @@ class AsyncHold:
         if (tenure := self._tenure) is not None:
             await AsyncSteps(self._channel).run(holding.give_up(tenure, self._session))
 
-    async def _acquire(self) -> Answer[Operation]:
-        steps = AsyncSteps(self._channel)
+    async def _acquire(self, claim: Claim) -> Answer[Operation]:
         try:
-            return await steps.run(holding.acquire(self._wanted, self._session, self._claim))
+            return await AsyncSteps(self._channel).run(holding.acquire(self._wanted, self._session, claim))
         except BaseException as error:
-            if holding.may_be_held(error):
-                await steps.run(holding.hand_back(self._wanted.terms, self._session))
-            self._claim.release()
+            try:
+                # Before the claim was taken nothing was proposed: the lock, if there is one, is another hold's.
+                if claim.is_taken and holding.may_be_held(error):
+                    await AsyncSteps(self._channel).run(holding.hand_back(self._wanted.terms, self._session))
+            finally:
+                claim.release()
             raise
 
     async def _stop(self) -> None:

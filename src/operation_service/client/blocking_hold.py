@@ -104,11 +104,13 @@ class Hold:
         self._session = session
         self._channel = channel
         self._on_lost = on_lost
-        self._claim = Claim(wanted.terms.resource, session)
+        self._claim: Claim | None = None
         self._tenure: Tenure | None = None
 
     def __enter__(self) -> HeldOperation:
-        answer = self._acquire()
+        # Of this entry alone: while the block lasts, another thread may try to enter this very hold.
+        claim = Claim(self._wanted.terms.resource, self._session)
+        answer = self._acquire(claim)
         tenure = Tenure(
             self._wanted.terms,
             answer.fencing_token,
@@ -117,39 +119,58 @@ class Hold:
             on_lost=self._on_lost,
         )
         held = HeldOperation(tenure, answer.message, self._session, self._channel)
-        over = threading.Event()
-        tenure.when_over(over.set)
-        self._start("renews", holding.keep(tenure, self._session), Steps(self._channel, over.wait, held.renew))
-        watching = Steps(self._channel, over.wait)
-        tenure.when_over(watching.stream.close)
-        self._start("watches", holding.watch_over(tenure), watching)
-        self._tenure = tenure
+        try:
+            self._keep(tenure, held)
+        except BaseException:
+            # No thread is to be had, say: one alone would renew for ever what nobody has.
+            tenure.end()
+            self._hand_back(claim)
+            raise
+        self._claim, self._tenure = claim, tenure
         return held
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         tenure, self._tenure = self._tenure, None
+        claim, self._claim = self._claim, None
         try:
             if tenure is not None:
                 Steps(self._channel).run(holding.leave(tenure, self._session, error))
         finally:
-            self._claim.release()
+            if claim is not None:
+                claim.release()
 
     def give_up(self) -> None:
         """Complete the operation as failed, if it is held: this process is about to let go of everything."""
         if (tenure := self._tenure) is not None:
             Steps(self._channel).run(holding.give_up(tenure, self._session))
 
-    def _acquire(self) -> Answer[Operation]:
-        steps = Steps(self._channel)
+    def _acquire(self, claim: Claim) -> Answer[Operation]:
         try:
-            return steps.run(holding.acquire(self._wanted, self._session, self._claim))
+            return Steps(self._channel).run(holding.acquire(self._wanted, self._session, claim))
         except BaseException as error:
             if holding.may_be_held(error):
-                steps.run(holding.hand_back(self._wanted.terms, self._session))
-            self._claim.release()
+                self._hand_back(claim)
+            else:
+                claim.release()
             raise
+
+    def _hand_back(self, claim: Claim) -> None:
+        try:
+            # Before the claim was taken nothing was proposed: the lock, if there is one, is another hold's.
+            if claim.is_taken:
+                Steps(self._channel).run(holding.hand_back(self._wanted.terms, self._session))
+        finally:
+            claim.release()
+
+    def _keep(self, tenure: Tenure, held: HeldOperation) -> None:
+        over = threading.Event()
+        tenure.when_over(over.set)
+        self._start("renews", holding.keep(tenure, self._session), Steps(self._channel, over.wait, held.renew))
+        watching = Steps(self._channel, over.wait)
+        tenure.when_over(watching.stream.close)
+        self._start("watches", holding.watch_over(tenure), watching)
 
     def _start(self, what: str, flow: Flow[None], steps: Steps) -> None:
         name = f"{what} {self._wanted.terms.resource}"

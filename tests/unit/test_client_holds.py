@@ -1,0 +1,182 @@
+"""What a hold does that is entered and left in odd ways; the service is a fake one, threads and tasks are real."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from client_fakes import FakeAsyncChannel, FakeChannel, FakeService
+from client_support import SELF, TERMS
+from unit_support import turns_until
+
+from n0stack.operation.v1alpha import operation_service_pb2 as pb
+from operation_service.client import claims
+from operation_service.client.aio_hold import AsyncHold
+from operation_service.client.blocking_hold import Hold
+from operation_service.client.clock import boottime
+from operation_service.client.errors import HeldHereError
+from operation_service.client.holding import Wanted
+from operation_service.client.session import Session
+
+
+@pytest.fixture(autouse=True)
+def _no_claims() -> Iterator[None]:
+    claims._claims.clear()  # noqa: SLF001
+    yield
+    assert claims._claims == {}, "nobody has it any more"  # noqa: SLF001
+
+
+@pytest.fixture
+def service() -> FakeService:
+    return FakeService()
+
+
+def a_hold(service: FakeService, *, wait: float | None = 0.0) -> Hold:
+    channel: Any = FakeChannel(service)
+    return Hold(Wanted(TERMS, wait, ""), Session(SELF, 10.0, boottime), channel, None)
+
+
+def an_async_hold(service: FakeService, *, wait: float | None = 0.0) -> AsyncHold:
+    channel: Any = FakeAsyncChannel(service)
+    return AsyncHold(Wanted(TERMS, wait, ""), Session(SELF, 10.0, boottime), channel, None)
+
+
+def threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if TERMS.resource in thread.name]
+
+
+def join() -> None:
+    for thread in threading.enumerate():
+        if TERMS.resource in thread.name:
+            thread.join(30)
+    assert threads() == []
+
+
+def test_a_block_takes_the_lock_and_gives_it_back_and_no_thread_stays(service: FakeService) -> None:
+    with a_hold(service) as operation:
+        assert service.state == pb.OPERATION_STATE_LOCKED
+        assert operation.fencing_token == 1
+        assert sorted(threads()) == [f"renews {TERMS.resource}", f"watches {TERMS.resource}"]
+    assert service.state == pb.OPERATION_STATE_SUCCEEDED
+    assert service.names() == ["ProposeOperation", "CompleteOperation"]
+    join()
+
+
+def test_a_hold_may_be_entered_again_when_it_was_left(service: FakeService) -> None:
+    hold = a_hold(service)
+    for fencing_token in (1, 2):
+        with hold as operation:
+            assert operation.fencing_token == fencing_token
+    join()
+
+
+def test_to_enter_a_hold_within_itself_is_refused_and_lets_nobody_else_in(service: FakeService) -> None:
+    hold = a_hold(service)
+    with hold:
+        with pytest.raises(HeldHereError), hold:
+            pass
+        with pytest.raises(HeldHereError), a_hold(service):
+            pass
+    assert service.names() == ["ProposeOperation", "CompleteOperation"]
+    join()
+
+
+async def test_to_enter_an_async_hold_within_itself_is_refused_and_lets_nobody_else_in(service: FakeService) -> None:
+    hold = an_async_hold(service)
+    async with hold:
+        with pytest.raises(HeldHereError):
+            await hold.__aenter__()
+        with pytest.raises(HeldHereError):
+            await an_async_hold(service).__aenter__()
+    assert service.names() == ["ProposeOperation", "CompleteOperation"]
+
+
+async def test_a_task_that_is_cancelled_while_it_waits_leaves_the_lock_of_the_other_hold_alone(
+    service: FakeService,
+) -> None:
+    async with an_async_hold(service):
+        waiting = asyncio.create_task(an_async_hold(service, wait=None).__aenter__())
+        for _ in range(10):
+            await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert service.lock_for == TERMS.lock_for
+    assert service.names() == ["ProposeOperation", "CompleteOperation"]
+
+
+def test_an_interrupt_while_it_waits_leaves_the_lock_of_the_other_hold_alone(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with a_hold(service):
+        monkeypatch.setattr("concurrent.futures.Future.result", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            a_hold(service, wait=None).__enter__()
+        assert service.lock_for == TERMS.lock_for
+    assert service.names() == ["ProposeOperation", "CompleteOperation"]
+    join()
+
+
+def test_a_lock_whose_answer_was_interrupted_is_let_go(service: FakeService) -> None:
+    interrupts = [KeyboardInterrupt()]
+
+    def interrupt(name: str) -> None:
+        if name == "ProposeOperation" and interrupts:
+            raise interrupts.pop()
+
+    service.after = interrupt
+    with pytest.raises(KeyboardInterrupt), a_hold(service):
+        pass
+    assert service.names() == ["ProposeOperation", "GetOperation", "ProposeOperation"]
+    assert service.lock_for == 1
+    assert threads() == []
+
+
+async def test_a_second_cancellation_while_a_lock_is_let_go_keeps_no_other_hold_out(service: FakeService) -> None:
+    answered = asyncio.Event()
+    for_ever = asyncio.Event()
+
+    class Hanging(FakeAsyncChannel):
+        def unary(self, rpc: Any) -> Any:
+            call = super().unary(rpc)
+
+            async def hangs(*args: Any, **more: Any) -> Any:
+                message = await call(*args, **more)
+                answered.set()
+                await for_ever.wait()
+                return message
+
+            return hangs
+
+    channel: Any = Hanging(service)
+    hold = AsyncHold(Wanted(TERMS, 0.0, ""), Session(SELF, 10.0, boottime), channel, None)
+    entering = asyncio.create_task(hold.__aenter__())
+    for calls in (1, 2):
+        await turns_until(lambda calls=calls: len(service.calls) == calls)  # type: ignore[misc]
+        entering.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await entering
+    assert service.names() == ["ProposeOperation", "GetOperation"]
+
+
+@pytest.mark.parametrize("which", ["renews", "watches"])
+def test_a_lock_that_no_thread_can_keep_is_let_go(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch, which: str
+) -> None:
+    start = threading.Thread.start
+
+    def no_more(thread: threading.Thread) -> None:
+        if thread.name.startswith(which):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", no_more)
+    with pytest.raises(RuntimeError, match="can't start new thread"), a_hold(service):
+        pass
+    assert service.names() == ["ProposeOperation", "GetOperation", "ProposeOperation"]
+    assert service.lock_for == 1
+    join()
