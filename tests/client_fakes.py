@@ -14,6 +14,8 @@ from google.rpc.status_pb2 import Status
 from n0stack.operation.v1alpha import operation_service_pb2 as pb
 from n0stack.protobuf.operation_pb2 import Operation
 from operation_service.client import rpcs
+from operation_service.client.aio import AsyncChannel
+from operation_service.client.blocking import Channel
 from operation_service.client.connection import FENCING_TOKEN
 from operation_service.client.translation import DOMAIN
 
@@ -140,10 +142,11 @@ class _Silent(Iterator[Any]):
         raise CallError(grpc.StatusCode.CANCELLED, "", ())
 
 
-class FakeChannel:
-    """In place of `blocking.Channel`."""
+class FakeChannel(Channel):
+    """Leads to a fake service."""
 
     def __init__(self, service: FakeService) -> None:
+        super().__init__("nowhere", None, ())
         self._service = service
 
     def unary(self, rpc: Any) -> _Unary:
@@ -152,8 +155,6 @@ class FakeChannel:
     def stream(self, rpc: Any) -> Callable[..., _Silent]:
         assert rpc is rpcs.WATCH
         return lambda *_, **__: _Silent()
-
-    def close(self) -> None: ...
 
 
 class _AsyncUnary:
@@ -194,10 +195,11 @@ class _AsyncSilent:
         self._is_over.set()
 
 
-class FakeAsyncChannel:
-    """In place of `aio.AsyncChannel`."""
+class FakeAsyncChannel(AsyncChannel):
+    """Leads to a fake service."""
 
     def __init__(self, service: FakeService) -> None:
+        super().__init__("nowhere", None, ())
         self._service = service
 
     def unary(self, rpc: Any) -> Callable[..., _AsyncUnary]:
@@ -206,5 +208,3 @@ class FakeAsyncChannel:
     def stream(self, rpc: Any) -> Callable[..., _AsyncSilent]:
         assert rpc is rpcs.WATCH
         return lambda *_, **__: _AsyncSilent()
-
-    async def close(self) -> None: ...

@@ -1,9 +1,12 @@
-"""The blocking client's connection; nothing is connected to."""
+"""The clients' connections; nothing is connected to."""
+
+import asyncio
 
 import grpc
 import pytest
 
 from operation_service.client import forks, rpcs
+from operation_service.client.aio import AsyncChannel
 from operation_service.client.blocking import Channel
 from operation_service.client.errors import OperationServiceError
 
@@ -44,3 +47,39 @@ def test_a_child_has_a_connection_of_its_own_and_does_not_close_its_parents(monk
     assert [channel.unary(rpcs.GET) for _ in range(2)] == ["number 2"] * 2
     channel.close()
     assert closed == ["number 2"]
+
+
+async def test_a_call_that_closing_the_client_cuts_off_does_not_look_as_if_its_task_was_cancelled() -> None:
+    channel = AsyncChannel("127.0.0.1:1", None, ())
+    call: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def calls() -> None:
+        with channel.border("GetOperation"):
+            await call
+
+    task = asyncio.create_task(calls())
+    await asyncio.sleep(0)
+    await channel.close()
+    call.cancel()  # as grpc.aio does with what is under way
+    with pytest.raises(
+        OperationServiceError, match="this client was closed before GetOperation was answered"
+    ) as caught:
+        await task
+    assert caught.value.may_have_been_carried_out
+
+
+@pytest.mark.parametrize("is_closed", [True, False])
+async def test_a_task_that_is_cancelled_is_cancelled(is_closed: bool) -> None:
+    channel = AsyncChannel("127.0.0.1:1", None, ())
+
+    async def calls() -> None:
+        with channel.border("GetOperation"):
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(calls())
+    await asyncio.sleep(0)
+    if is_closed:
+        await channel.close()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task

@@ -33,13 +33,11 @@ def service() -> FakeService:
 
 
 def a_hold(service: FakeService, *, wait: float | None = 0.0) -> Hold:
-    channel: Any = FakeChannel(service)
-    return Hold(Wanted(TERMS, wait, ""), Session(SELF, 10.0, boottime), channel, None)
+    return Hold(Wanted(TERMS, wait, ""), Session(SELF, 10.0, boottime), FakeChannel(service), None)
 
 
 def an_async_hold(service: FakeService, *, wait: float | None = 0.0) -> AsyncHold:
-    channel: Any = FakeAsyncChannel(service)
-    return AsyncHold(Wanted(TERMS, wait, ""), Session(SELF, 10.0, boottime), channel, None)
+    return AsyncHold(Wanted(TERMS, wait, ""), Session(SELF, 10.0, boottime), FakeAsyncChannel(service), None)
 
 
 def threads() -> list[str]:
@@ -152,8 +150,7 @@ async def test_a_second_cancellation_while_a_lock_is_let_go_keeps_no_other_hold_
 
             return hangs
 
-    channel: Any = Hanging(service)
-    hold = AsyncHold(Wanted(TERMS, 0.0, ""), Session(SELF, 10.0, boottime), channel, None)
+    hold = AsyncHold(Wanted(TERMS, 0.0, ""), Session(SELF, 10.0, boottime), Hanging(service), None)
     entering = asyncio.create_task(hold.__aenter__())
     for calls in (1, 2):
         await turns_until(lambda calls=calls: len(service.calls) == calls)  # type: ignore[misc]
