@@ -9,7 +9,7 @@ from google.protobuf.duration_pb2 import Duration
 from n0stack.operation.v1alpha import operation_service_pb2 as pb
 from n0stack.protobuf.operation_pb2 import Operation
 from operation_service.client.errors import Facts, OperationServiceError, UnavailableError
-from operation_service.client.flows import Answer, Flow, Rest, Send, Step
+from operation_service.client.flows import Answer, Flow, Open, Rest, Send, Step
 from operation_service.client.session import Session
 from operation_service.client.tenure import LostCallback, Tenure
 from operation_service.client.terms import Terms
@@ -61,9 +61,14 @@ class Played:
     is_ended: bool = True
 
     @property
-    def sent(self) -> list[Send]:
+    def sent(self) -> list[Any]:
         """The attempts at calls."""
         return [step for step in self.steps if isinstance(step, Send)]
+
+    @property
+    def opened(self) -> list[Any]:
+        """The streams that it began."""
+        return [step for step in self.steps if isinstance(step, Open)]
 
     @property
     def rests(self) -> list[float]:
@@ -101,6 +106,28 @@ def play(flow: Flow[Any], clock: PushedClock, *script: Any) -> Played:
     except OperationServiceError as error:
         played.error = error
     assert not left, f"the flow ended before it asked for {left}"
+    return played
+
+
+def play_without_answers(flow: Flow[Any], clock: PushedClock) -> Played:
+    """Run a flow to its end: each attempt takes all its time and is not answered, each renewal takes 2 s and fails."""
+    played = Played()
+    try:
+        step = next(flow)
+        while len(played.steps) < 10_000:
+            played.steps.append(step)
+            if isinstance(step, Rest):
+                clock.push(step.seconds)
+                step = flow.send(False)
+            else:
+                clock.push(step.timeout if isinstance(step, Send) else 2.0)
+                step = flow.throw(unanswered())
+    except StopIteration as end:
+        played.result = end.value
+    except OperationServiceError as error:
+        played.error = error
+    else:
+        raise AssertionError("the flow goes on for ever")
     return played
 
 

@@ -326,7 +326,10 @@ def failure_of(error: BaseException | None) -> Status | None:
     """Return how an operation failed, of what ended the block that carried it out; None: it succeeded."""
     if error is None or (isinstance(error, SystemExit) and not error.code):
         return None
-    text = str(error)
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001, a caller's exception may do anything, and the lock has to be given back
+        text = ""
     message = f"{type(error).__name__}: {text}" if text else type(error).__name__
     # An exception's text may hold anything, also what is no Unicode.
     message = message[:_LONGEST_TEXT].encode(errors="replace").decode()
