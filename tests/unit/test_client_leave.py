@@ -238,7 +238,7 @@ def test_a_failure_is_logged(clock: PushedClock, caplog: pytest.LogCaptureFixtur
 
 
 def hand_back(clock: PushedClock, *script: Any) -> Played:
-    return play(holding.hand_back(TERMS, a_session(clock)), clock, *script)
+    return play(holding.hand_back(TERMS.changed(None, disable_cancel=True), a_session(clock)), clock, *script)
 
 
 def test_its_own_lock_runs_out_within_seconds(clock: PushedClock) -> None:
