@@ -201,6 +201,7 @@ def test_the_renewing_ends_with_the_lock(clock: PushedClock, end: Any) -> None:
         (SUCCEEDED, FENCE, Loss.COMPLETED),
         (FAILED, FENCE, Loss.COMPLETED),
         (LOCKED, FENCE + 1, Loss.TAKEN_OVER),
+        (pb.OPERATION_STATE_PENDING, 0, Loss.EXPIRED),
     ],
 )
 def test_the_loss_is_noted_as_soon_as_it_is_told(

@@ -50,6 +50,8 @@ _LONGEST_TEXT = 4096
 _GIVEN_UP = Status(code=Code.CANCELLED, message="its process let go of it before it was done")
 _COMPLETED = frozenset({pb.OPERATION_STATE_SUCCEEDED, pb.OPERATION_STATE_FAILED})
 _LOSSES = {
+    # A new operation: the one of the lock is over, or there would be none.
+    pb.OPERATION_STATE_PENDING: Loss.EXPIRED,
     pb.OPERATION_STATE_EXPIRED: Loss.EXPIRED,
     pb.OPERATION_STATE_OPERATOR_DEAD: Loss.EXPIRED,
     pb.OPERATION_STATE_SUCCEEDED: Loss.COMPLETED,
