@@ -16,7 +16,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos fuzz bench check fmt proto clean
+.PHONY: help run test chaos fuzz bench check fmt proto picture clean
 
 help: ## List what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -38,12 +38,14 @@ fuzz: .venv/dev.stamp ## Send bad requests to a service of its own; REQUESTS=...
 bench: .venv/bench.stamp ## Measure the service beside etcd and other locks; ARGS="--quick", "--only NAME", "--json FILE"
 	@PYTHONPATH=tests exec $(BIN)/python -m benchmarks $(ARGS)
 
-check: .venv/dev.stamp ## Look only: format, lint, types, architecture, protos, generated code, Dockerfile
+check: .venv/dev.stamp ## Look only: format, lint, types, architecture, protos, what is generated, Dockerfile
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python tools/protos.py check
+	$(BIN)/python -m tools.reference check
+	$(BIN)/python -m tools.state_diagram check
 	$(BIN)/hadolint Dockerfile
 
 fmt: .venv/dev.stamp ## Change: format the code and the protos, apply the safe fixes
@@ -52,8 +54,12 @@ fmt: .venv/dev.stamp ## Change: format the code and the protos, apply the safe f
 	$(BIN)/buf format --write proto
 	$(BIN)/buf format --write examples
 
-proto: .venv/dev.stamp ## Change: generate src/n0stack and the descriptor sets from the protos
+proto: .venv/dev.stamp ## Change: generate src/n0stack, the descriptor sets and docs/reference.md from the protos
 	$(BIN)/python tools/protos.py generate
+	$(BIN)/python -m tools.reference generate
+
+picture: .venv/dev.stamp ## Change: draw docs/states.svg, and write its table in docs/concepts.md
+	$(BIN)/python -m tools.state_diagram generate
 
 clean: ## Remove everything that was made
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -104,22 +104,30 @@ class FakeService:
         return Operation(proposing_peer_token=self.token)
 
 
-class _Done:
-    def __init__(self, trailers: Any) -> None:
-        self._trailers = trailers
+class _Call:
+    """A call that is answered, or refused, when its result is asked for."""
+
+    def __init__(self, carry_out: Callable[[], tuple[Any, Any]]) -> None:
+        self._carry_out = carry_out
+        self._trailers: Any = ()
+
+    def result(self) -> Any:
+        message, self._trailers = self._carry_out()
+        return message
 
     def trailing_metadata(self) -> Any:
         return self._trailers
+
+    def cancel(self) -> None: ...
 
 
 class _Unary:
     def __init__(self, service: FakeService, name: str) -> None:
         self._service, self._name = service, name
 
-    def with_call(self, request: Any, *, timeout: float, metadata: Any) -> tuple[Any, _Done]:
+    def future(self, request: Any, *, timeout: float, metadata: Any) -> _Call:
         assert timeout > 0
-        message, trailers = self._service.carry_out(self._name, request, metadata)
-        return message, _Done(trailers)
+        return _Call(lambda: self._service.carry_out(self._name, request, metadata))
 
 
 class _Silent(Iterator[Any]):

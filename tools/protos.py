@@ -24,7 +24,7 @@ GENERATED_CODE = Path("src/n0stack")
 SERVICE_DESCRIPTORS = Path("src/operation_service/descriptors.binpb")
 EXAMPLE_DESCRIPTORS = Path("examples/virtual_machine.binpb")
 
-# google/rpc/*.proto lie beside the modules generated from them; google/protobuf/*.proto come with grpc_tools.
+# google/api and google/rpc lie beside the modules generated from them; google/protobuf comes with grpc_tools.
 INCLUDES = (ROOT / "proto", ROOT / "examples", Path(status_pb2.__file__).parents[2])
 
 

@@ -65,11 +65,17 @@ class Finished:
 
 async def run(*command: str | Path, **variables: str) -> Finished:
     """Run a program to its end."""
+    return await run_in(Path.cwd(), *command, **variables)
+
+
+async def run_in(folder: Path, *command: str | Path, **variables: str) -> Finished:
+    """Run a program in a folder to its end."""
     process = await asyncio.create_subprocess_exec(
         *command,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
+        cwd=folder,
         env=environment(**variables),
     )
     try:

@@ -33,11 +33,11 @@ def service() -> FakeService:
 
 
 def a_hold(service: FakeService, *, wait: float | None = 0.0) -> Hold:
-    return Hold(Wanted(TERMS, wait, ""), Session(SELF, 10.0, boottime), FakeChannel(service), None)
+    return Hold(Wanted(TERMS, wait, ""), Session(SELF, 10.0, boottime), FakeChannel(service), None, set())
 
 
 def an_async_hold(service: FakeService, *, wait: float | None = 0.0) -> AsyncHold:
-    return AsyncHold(Wanted(TERMS, wait, ""), Session(SELF, 10.0, boottime), FakeAsyncChannel(service), None)
+    return AsyncHold(Wanted(TERMS, wait, ""), Session(SELF, 10.0, boottime), FakeAsyncChannel(service), None, set())
 
 
 def threads() -> list[str]:
@@ -150,7 +150,7 @@ async def test_a_second_cancellation_while_a_lock_is_let_go_keeps_no_other_hold_
 
             return hangs
 
-    hold = AsyncHold(Wanted(TERMS, 0.0, ""), Session(SELF, 10.0, boottime), Hanging(service), None)
+    hold = AsyncHold(Wanted(TERMS, 0.0, ""), Session(SELF, 10.0, boottime), Hanging(service), None, set())
     entering = asyncio.create_task(hold.__aenter__())
     for calls in (1, 2):
         await turns_until(lambda calls=calls: len(service.calls) == calls)  # type: ignore[misc]

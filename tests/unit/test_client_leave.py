@@ -155,13 +155,10 @@ def test_a_block_that_ends_with_its_lost_lock_needs_no_note(clock: PushedClock) 
     assert not hasattr(error, "__notes__")
 
 
-@pytest.mark.parametrize("state", [SUCCEEDED, FAILED])
-def test_after_an_attempt_without_an_answer_it_recognises_its_own_completion(
-    clock: PushedClock, state: pb.OperationState.ValueType
-) -> None:
-    record = a_record(state)
-    played = leave(clock, a_tenure(clock), None, unanswered(), failing(FencingTokenMismatchError), an_answer(record))
-    assert played.shape == ["CompleteOperation", "Rest", "CompleteOperation", "GetOperation"]
+def test_a_completion_is_sent_again_until_it_is_answered_as_the_service_knows_it_again(clock: PushedClock) -> None:
+    played = leave(clock, a_tenure(clock), None, unanswered(), an_answer())
+    assert played.shape == ["CompleteOperation", "Rest", "CompleteOperation"]
+    assert {step.fencing_token for step in played.sent} == {FENCE}
     assert played.error is None
 
 
@@ -175,7 +172,7 @@ def test_after_an_attempt_without_an_answer_it_recognises_its_own_completion(
         ([unanswered()], a_record(EXPIRED), Loss.EXPIRED),
     ],
 )
-def test_what_is_not_its_own_completion_is_a_loss(
+def test_a_lock_that_the_service_does_not_know_any_more_is_a_loss(
     clock: PushedClock, attempts: list[Any], record: pb.OperationRecord, loss: Loss
 ) -> None:
     script = [*attempts, failing(FencingTokenMismatchError), an_answer(record)]

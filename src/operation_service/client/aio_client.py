@@ -1,7 +1,6 @@
 """The client for asyncio."""
 
 import asyncio
-import weakref
 from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -57,7 +56,7 @@ class AsyncClient:
     ) -> None:
         self._session = Session(peer_token, timeout, clock)
         self._channel = AsyncChannel(target, credentials, options)
-        self._holds: weakref.WeakSet[AsyncHold] = weakref.WeakSet()
+        self._holds: set[AsyncHold] = set()
 
     async def __aenter__(self) -> Self:
         return self
@@ -109,9 +108,7 @@ class AsyncClient:
             not become free in time; leaving it raises LockLostError if the lock was lost and nobody has noticed.
         """
         terms = Terms(project, name, lock_for, disable_cancel)
-        hold = AsyncHold(Wanted(terms, wait, log_message), self._session, self._channel, on_lost)
-        self._holds.add(hold)
-        return hold
+        return AsyncHold(Wanted(terms, wait, log_message), self._session, self._channel, on_lost, self._holds)
 
     async def create(
         self,

@@ -98,13 +98,22 @@ class AsyncHold:
         session: Whose it is.
         channel: The connection.
         on_lost: Called once with the error if the lock is lost.
+        entered: Where a hold is for as long as its block lasts.
     """
 
-    def __init__(self, wanted: Wanted, session: Session, channel: AsyncChannel, on_lost: LostCallback | None) -> None:
+    def __init__(
+        self,
+        wanted: Wanted,
+        session: Session,
+        channel: AsyncChannel,
+        on_lost: LostCallback | None,
+        entered: "set[AsyncHold]",
+    ) -> None:
         self._wanted = wanted
         self._session = session
         self._channel = channel
         self._on_lost = on_lost
+        self._entered = entered
         self._claim: Claim | None = None
         self._tenure: Tenure | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -127,6 +136,7 @@ class AsyncHold:
         for task in self._tasks:
             tenure.when_over(_in_loop(task.cancel))
         self._claim, self._tenure = claim, tenure
+        self._entered.add(self)
         return held
 
     async def __aexit__(
@@ -134,6 +144,7 @@ class AsyncHold:
     ) -> None:
         tenure, self._tenure = self._tenure, None
         claim, self._claim = self._claim, None
+        self._entered.discard(self)
         try:
             if tenure is not None:
                 await AsyncSteps(self._channel).run(holding.leave(tenure, self._session, error))

@@ -71,11 +71,13 @@ class Channel:
                 raise OperationServiceError("this client is closed: make a new one")
             if self._channel is None:
                 forks.use_grpc()
-                self._channel = (
-                    grpc.insecure_channel(self._target, options=self._options)
-                    if self._credentials is None
-                    else grpc.secure_channel(self._target, self._credentials, options=self._options)
-                )
+                with forks.inside_grpc():
+                    self._channel = (
+                        grpc.insecure_channel(self._target, options=self._options)
+                        if self._credentials is None
+                        else grpc.secure_channel(self._target, self._credentials, options=self._options)
+                    )
+                forks.guard()
             return self._channel
 
 
@@ -101,15 +103,14 @@ class Stream:
         """
         self.drop()
         self._what = step.rpc.name
-        with self._mutex:
+        begin = self._channel.stream(step.rpc)
+        with self._mutex, forks.inside_grpc():
             if self._is_closed:
                 raise OperationServiceError(f"{self._what} is not wanted any more")
-            self._call = _calling(self._channel.stream(step.rpc), step.request, timeout=step.timeout)
-        try:
+            self._call = _calling(begin, step.request, timeout=step.timeout)
+        with forks.inside_grpc(self._call.cancel):
             # It says nothing of how the call ended, if it has; reading does.
             self._call.initial_metadata()
-        except grpc.RpcError as error:
-            raise translated(error, self._what) from error
 
     def read(self) -> Any:  # noqa: ANN401, whatever the stream carries
         """Return the next message.
@@ -117,8 +118,10 @@ class Stream:
         Raises:
             OperationServiceError: The stream has ended.
         """
+        call = self._call
         try:
-            return next(self._call)
+            with forks.inside_grpc(call.cancel):
+                return next(call)
         except grpc.RpcError as error:
             raise translated(error, self._what) from error
         except StopIteration:
@@ -209,16 +212,19 @@ class Steps:
                 return None
 
     def _send(self, step: Send) -> Answer[Any]:
-        try:
-            message, done = _calling(
-                self._channel.unary(step.rpc).with_call,
-                step.request,
-                timeout=step.timeout,
-                metadata=connection.metadata(step.fencing_token),
+        begin = self._channel.unary(step.rpc)
+        # Waited for outside of gRPC, so that a fork need not wait for the answer.
+        with forks.inside_grpc():
+            call = _calling(
+                begin.future, step.request, timeout=step.timeout, metadata=connection.metadata(step.fencing_token)
             )
+        try:
+            return Answer(call.result(), connection.fencing_token_in(call.trailing_metadata()), 0.0)
         except grpc.RpcError as error:
             raise translated(error, step.rpc.name) from error
-        return Answer(message, connection.fencing_token_in(done.trailing_metadata()), 0.0)
+        finally:
+            # For an interrupt; what has ended is not touched by it.
+            call.cancel()
 
 
 def _calling(call: Any, *args: Any, **more: Any) -> Any:  # noqa: ANN401, gRPC's own

@@ -60,7 +60,7 @@ class Client:
     ) -> None:
         self._session = Session(peer_token, timeout, clock)
         self._channel = Channel(target, credentials, options)
-        self._holds: weakref.WeakSet[Hold] = weakref.WeakSet()
+        self._holds: set[Hold] = set()
         _clients.add(self)
 
     def __enter__(self) -> Self:
@@ -113,9 +113,7 @@ class Client:
             free in time; leaving it raises LockLostError if the lock was lost and nobody has noticed.
         """
         terms = Terms(project, name, lock_for, disable_cancel)
-        hold = Hold(Wanted(terms, wait, log_message), self._session, self._channel, on_lost)
-        self._holds.add(hold)
-        return hold
+        return Hold(Wanted(terms, wait, log_message), self._session, self._channel, on_lost, self._holds)
 
     def create(
         self,

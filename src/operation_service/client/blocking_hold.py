@@ -97,13 +97,22 @@ class Hold:
         session: Whose it is.
         channel: The connection.
         on_lost: Called once with the error if the lock is lost.
+        entered: Where a hold is for as long as its block lasts.
     """
 
-    def __init__(self, wanted: Wanted, session: Session, channel: Channel, on_lost: LostCallback | None) -> None:
+    def __init__(
+        self,
+        wanted: Wanted,
+        session: Session,
+        channel: Channel,
+        on_lost: LostCallback | None,
+        entered: "set[Hold]",
+    ) -> None:
         self._wanted = wanted
         self._session = session
         self._channel = channel
         self._on_lost = on_lost
+        self._entered = entered
         self._claim: Claim | None = None
         self._tenure: Tenure | None = None
 
@@ -127,6 +136,7 @@ class Hold:
             self._hand_back(claim)
             raise
         self._claim, self._tenure = claim, tenure
+        self._entered.add(self)
         return held
 
     def __exit__(
@@ -134,6 +144,7 @@ class Hold:
     ) -> None:
         tenure, self._tenure = self._tenure, None
         claim, self._claim = self._claim, None
+        self._entered.discard(self)
         try:
             if tenure is not None:
                 Steps(self._channel).run(holding.leave(tenure, self._session, error))

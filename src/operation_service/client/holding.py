@@ -48,7 +48,6 @@ _LONGEST_TEXT = 4096
 """How much of an exception's text becomes the operation's error, in characters."""
 
 _GIVEN_UP = Status(code=Code.CANCELLED, message="its process let go of it before it was done")
-_COMPLETED = frozenset({pb.OPERATION_STATE_SUCCEEDED, pb.OPERATION_STATE_FAILED})
 _LOSSES = {
     # A new operation: the one of the lock is over, or there would be none.
     pb.OPERATION_STATE_PENDING: Loss.EXPIRED,
@@ -234,14 +233,8 @@ def complete(
     try:
         return (yield from exchange(COMPLETE, request, session.patience(), tenure.fencing_token))
     except FencingTokenMismatchError as error:
-        # Of an attempt that was carried out but not answered, a repeat is told that there is no such lock any more.
-        look = pb.GetOperationRequest(project=terms.project, name=terms.name)
-        found = yield from exchange(GET, look, session.patience())
-        record = found.message
-        is_same = record.fencing_token == tenure.fencing_token
-        if error.may_have_been_carried_out and is_same and record.state in _COMPLETED:
-            return Answer(record.operation, record.fencing_token, found.sent_at)
-        raise tenure.lose(loss_in(record, tenure.fencing_token) or Loss.EXPIRED, error) from error
+        # Not for a completion that was carried out and not answered: the service knows it again (ADR 7).
+        raise tenure.lose((yield from _how_lost(tenure, session)), error) from error
 
 
 def log(tenure: Tenure, session: Session, message: str) -> Flow[None]:

@@ -55,7 +55,7 @@ WATCH = Rpc("WatchOperations", pb.WatchOperationsRequest, pb.WatchOperationsResp
 CREATE = Rpc("CreateOperation", pb.CreateOperationRequest, Operation, Repeat.ALWAYS)
 # CONTRACT rules 2 and 13: the second is a renewal of the lock that the first took.
 PROPOSE = Rpc("ProposeOperation", ProposeOperationRequest, Operation, Repeat.ALWAYS)
-# CONTRACT rule 8: what the token has completed answers OK. With a fencing token a repeat is refused: see `holding`.
+# CONTRACT rule 8: what the token has completed answers OK, also with the fencing token of the lock that it ended.
 COMPLETE = Rpc("CompleteOperation", pb.CompleteOperationRequest, Operation, Repeat.ALWAYS)
 # A second one would write the line twice.
 APPEND = Rpc("AppendOperationLog", pb.AppendOperationLogRequest, Operation, Repeat.IF_UNCHANGED)

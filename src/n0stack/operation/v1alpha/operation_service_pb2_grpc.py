@@ -49,6 +49,10 @@ class OperationServiceStub:
     Every error carries a google.rpc.ErrorInfo (domain "operation.n0stack", reason: a value of
     ErrorReason without its prefix), and google.rpc.BadRequest or google.rpc.RetryInfo where
     they help.
+
+    The google.api.http options are for gateways, such as Envoy's gRPC-JSON transcoder; the
+    service itself speaks gRPC only. A name is one or more segments in them: two asterisks
+    alone stand for none as well, and the path of a list would be one of GetOperation too.
     """
 
     def __init__(self, channel):
@@ -127,6 +131,10 @@ class OperationServiceServicer:
     Every error carries a google.rpc.ErrorInfo (domain "operation.n0stack", reason: a value of
     ErrorReason without its prefix), and google.rpc.BadRequest or google.rpc.RetryInfo where
     they help.
+
+    The google.api.http options are for gateways, such as Envoy's gRPC-JSON transcoder; the
+    service itself speaks gRPC only. A name is one or more segments in them: two asterisks
+    alone stand for none as well, and the path of a list would be one of GetOperation too.
     """
 
     def CreateOperation(self, request, context):
@@ -283,6 +291,10 @@ class OperationService:
     Every error carries a google.rpc.ErrorInfo (domain "operation.n0stack", reason: a value of
     ErrorReason without its prefix), and google.rpc.BadRequest or google.rpc.RetryInfo where
     they help.
+
+    The google.api.http options are for gateways, such as Envoy's gRPC-JSON transcoder; the
+    service itself speaks gRPC only. A name is one or more segments in them: two asterisks
+    alone stand for none as well, and the path of a list would be one of GetOperation too.
     """
 
     @staticmethod

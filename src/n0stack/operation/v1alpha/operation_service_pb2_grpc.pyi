@@ -50,6 +50,10 @@ class OperationServiceStub:
     Every error carries a google.rpc.ErrorInfo (domain "operation.n0stack", reason: a value of
     ErrorReason without its prefix), and google.rpc.BadRequest or google.rpc.RetryInfo where
     they help.
+
+    The google.api.http options are for gateways, such as Envoy's gRPC-JSON transcoder; the
+    service itself speaks gRPC only. A name is one or more segments in them: two asterisks
+    alone stand for none as well, and the path of a list would be one of GetOperation too.
     """
 
     @_typing.overload
@@ -119,6 +123,10 @@ class OperationServiceAsyncStub(OperationServiceStub):
     Every error carries a google.rpc.ErrorInfo (domain "operation.n0stack", reason: a value of
     ErrorReason without its prefix), and google.rpc.BadRequest or google.rpc.RetryInfo where
     they help.
+
+    The google.api.http options are for gateways, such as Envoy's gRPC-JSON transcoder; the
+    service itself speaks gRPC only. A name is one or more segments in them: two asterisks
+    alone stand for none as well, and the path of a list would be one of GetOperation too.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -184,6 +192,10 @@ class OperationServiceServicer(metaclass=_abc_1.ABCMeta):
     Every error carries a google.rpc.ErrorInfo (domain "operation.n0stack", reason: a value of
     ErrorReason without its prefix), and google.rpc.BadRequest or google.rpc.RetryInfo where
     they help.
+
+    The google.api.http options are for gateways, such as Envoy's gRPC-JSON transcoder; the
+    service itself speaks gRPC only. A name is one or more segments in them: two asterisks
+    alone stand for none as well, and the path of a list would be one of GetOperation too.
     """
 
     @_abc_1.abstractmethod

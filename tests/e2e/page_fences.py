@@ -1,0 +1,53 @@
+"""The fences of pages that no page's session runs, each with the test that covers it."""
+
+from collections.abc import Iterable
+
+from e2e.page_blocks import Fence, fences, played
+
+_GO_PROGRAM = "tests/e2e/test_go.py::test_the_program_of_the_page_does_what_the_page_shows"
+_HTTP_SESSION = "tests/e2e/test_envoy.py::test_the_session_in_the_page_gives_what_the_page_shows"
+
+ELSEWHERE: dict[str, dict[str, str]] = {
+    # page: how the fence begins: the test
+    "README.md": {
+        "$ make run": "tests/e2e/test_pages.py::test_what_the_pages_make_can_be_made",
+    },
+    "docs/go.md": {
+        "go install": "tests/e2e/test_go.py::test_what_needs_the_network_names_what_is_there",
+        "go mod edit": "tests/e2e/test_go.py::test_what_needs_the_network_names_what_is_there",
+        "apt-get install": "tests/e2e/test_go.py::test_what_ci_installs_is_what_the_page_says",
+        "known=": _GO_PROGRAM,
+        "$ ./operator": _GO_PROGRAM,
+        "// ": "tests/e2e/test_go.py::test_the_pages_go_is_the_programs",
+    },
+    "docs/http.md": {
+        "make run": "tests/e2e/test_envoy.py::test_the_configuration_is_valid_as_it_is",
+        "$ api=": _HTTP_SESSION,
+        "$ curl ": _HTTP_SESSION,
+        "$ watched=": _HTTP_SESSION,
+        "cat src/": "tests/e2e/test_envoy.py::test_requests_of_a_type_need_it_in_the_descriptor_set",
+    },
+    "docs/limits.md": {
+        "PYTHONPATH=tests .venv/bin/python tools/memory.py": (
+            "tests/e2e/test_pages.py::test_the_figures_of_the_limits_can_be_measured_again"
+        ),
+    },
+    "docs/performance.md": {
+        "$ make bench": "tests/e2e/test_pages.py::test_what_the_pages_make_can_be_made",
+        "Measured 20": "tests/unit/test_bench_table.py::test_only_the_marked_section_of_a_document_is_written_anew",
+    },
+    "docs/reliability.md": {
+        "make chaos SECONDS=600 SEED=...": "tests/e2e/test_pages.py::test_what_the_pages_make_can_be_made",
+    },
+}
+
+
+def not_run(page: str, elsewhere: Iterable[str]) -> list[Fence]:
+    """The fences of a page that its session does not run, and that do not begin like one that is run elsewhere."""
+    blocks = fences(page)
+    in_session = {fence.line for fence in played(blocks)}
+    return [
+        fence
+        for fence in blocks
+        if fence.line not in in_session and not any(fence.head.startswith(begin) for begin in elsewhere)
+    ]

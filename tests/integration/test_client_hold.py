@@ -1,0 +1,365 @@
+"""A hold, as asyncio and threads have it, against a real service: taken, kept, given back, and lost."""
+
+import asyncio
+import contextlib
+import threading
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+from etcd_hands import EtcdHands
+from links import Link, Mode
+from support import NAME, PROJECT, Peer, TestClock, connected, event_name
+from waiting import reaches, soon
+
+from n0stack.operation.v1alpha import operation_service_pb2 as pb
+from operation_service.client import (
+    AsyncClient,
+    Client,
+    HeldHereError,
+    LockedError,
+    LockLostError,
+    Loss,
+    NotFoundError,
+    OperationCancelledError,
+    UnavailableError,
+)
+from operation_service.server import running
+from operation_service.settings import Settings
+
+
+@pytest.fixture
+async def client(address: str) -> AsyncIterator[AsyncClient]:
+    async with AsyncClient(address, peer_token=f"peer-{uuid.uuid4().hex}") as client:
+        yield client
+
+
+async def test_a_hold_locks_the_resource_and_its_end_completes_the_operation(client: AsyncClient, peer: Peer) -> None:
+    async with client.hold(PROJECT, NAME, lock_for=60, disable_cancel=True, log_message="begin") as operation:
+        await operation.log("a step")
+        record = await peer.get()
+        assert record.state == pb.OPERATION_STATE_LOCKED
+        assert record.fencing_token == operation.fencing_token
+        assert record.operation.is_disabled_cancel
+        assert record.operation.proposing_peer_token == client.peer_token
+        assert [log.message for log in record.operation.logs] == ["begin", "a step"]
+        assert 0 < operation.remaining <= 60
+        assert not operation.lost.is_set()
+    assert await peer.state() == "SUCCEEDED"
+
+
+async def test_a_block_that_fails_completes_the_operation_with_the_exceptions_text(
+    client: AsyncClient, peer: Peer
+) -> None:
+    with pytest.raises(ValueError, match="the disk is full"):
+        async with client.hold(PROJECT, NAME):
+            raise ValueError("the disk is full")
+    record = await peer.get()
+    assert record.state == pb.OPERATION_STATE_FAILED
+    assert record.error.message == "ValueError: the disk is full"
+
+
+async def test_a_block_that_is_cancelled_gives_the_lock_back(client: AsyncClient, peer: Peer) -> None:
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.5), client.hold(PROJECT, NAME):
+            await asyncio.Event().wait()
+    assert await peer.state() == "FAILED"
+
+
+async def test_a_hold_renews_in_the_background_with_the_same_fencing_token(client: AsyncClient, peer: Peer) -> None:
+    watch = await peer.watching()
+    async with client.hold(PROJECT, NAME, lock_for=2) as operation:
+        told = [await watch.read() for _ in range(4)]
+        # After three renewals at two thirds of a second each, the lock's first time is over.
+        assert [event_name(each.event) for each in told] == ["LOCKED", "RENEWED", "RENEWED", "RENEWED"]
+        assert {each.operation.fencing_token for each in told} == {operation.fencing_token}
+        assert not operation.lost.is_set()
+    watch.cancel()
+
+
+async def test_a_renewal_may_ask_for_something_else(client: AsyncClient, peer: Peer) -> None:
+    async with client.hold(PROJECT, NAME, lock_for=60) as operation:
+        await operation.renew(lock_for=600, disable_cancel=True)
+        assert 60 < operation.remaining <= 600
+        assert (await peer.get()).operation.is_disabled_cancel
+        await operation.renew(lock_for=60)
+        assert operation.remaining <= 60
+        assert (await peer.get()).operation.is_disabled_cancel
+
+
+async def test_who_waits_gets_the_lock_as_soon_as_it_is_given_back(client: AsyncClient, peer: Peer) -> None:
+    await peer.propose(lock_for_seconds=600)
+    waiting = asyncio.create_task(_held(client, wait=30))
+    watch = await peer.watching(start_revision=0)
+    await asyncio.sleep(0.3)  # it has been refused by now, or is refused in a moment: the test holds either way
+    assert not waiting.done()
+    await peer.complete()
+    # Polling would have waited for the end of the lock, in ten minutes.
+    assert await waiting > 0
+    events = [event_name((await watch.read()).event) for _ in range(4)]
+    assert events == ["LOCKED", "SUCCEEDED", "LOCKED", "SUCCEEDED"]
+    watch.cancel()
+
+
+async def test_who_waits_for_a_lock_that_runs_out_takes_over_the_request_and_the_log(
+    client: AsyncClient, peer: Peer
+) -> None:
+    await peer.create(lock_for_seconds=2, is_disabled_cancel=True, log_message="begun by another")
+    async with client.hold(PROJECT, NAME, wait=30) as operation:
+        assert operation.operation_request is not None
+        assert operation.operation_request.type_url.endswith("ShutdownVirtualMachineRequest")
+        assert [log.message for log in operation.logs] == ["begun by another"]
+
+
+async def test_the_wait_has_an_end_and_tells_who_holds_the_resource(client: AsyncClient, peer: Peer) -> None:
+    await peer.propose(lock_for_seconds=600, log_message="for a while")
+    with pytest.raises(LockedError) as refused:
+        await _held(client, wait=0.5)
+    error = refused.value
+    assert error.holder
+    assert error.last_log == "for a while"
+    assert error.locked_since is not None
+    assert error.locked_until is not None
+    assert (error.locked_until - error.locked_since).total_seconds() >= 600
+    assert error.retry_after is not None
+    assert error.retry_after > 500
+    assert await peer.state() == "LOCKED"
+
+
+async def test_one_process_holds_a_resource_once(client: AsyncClient) -> None:
+    async with client.hold(PROJECT, NAME) as operation:
+        with pytest.raises(HeldHereError):
+            await _held(client, wait=0)
+        with pytest.raises(HeldHereError):
+            await _held(client, wait=0.2)
+        waiting = asyncio.create_task(_held(client, wait=30))
+        await asyncio.sleep(0)
+        first = operation.fencing_token
+    assert await waiting > first
+
+
+async def test_a_cancelled_hold_is_lost_at_once_and_everything_says_so(client: AsyncClient, peer: Peer) -> None:
+    told: list[LockLostError] = []
+    with pytest.raises(LockLostError) as lost:
+        async with client.hold(PROJECT, NAME, lock_for=600, on_lost=told.append) as operation:
+            token = operation.fencing_token
+            await peer.named(client.peer_token).cancel()
+            async with asyncio.timeout(20):
+                assert await operation.lost.wait()
+            assert operation.remaining == 0
+            for use in (operation.check, lambda: operation.fencing_token):
+                with pytest.raises(LockLostError):
+                    use()
+            with pytest.raises(LockLostError):
+                await operation.log("too late")
+            with pytest.raises(LockLostError):
+                await operation.renew()
+    assert lost.value.loss is Loss.CANCELLED
+    assert lost.value.fencing_token == token
+    assert [each.loss for each in told] == [Loss.CANCELLED]
+    assert await peer.state() == "CANCELLED"
+    # Until its time would have been over the peer may not come back (rule 9).
+    with pytest.raises(OperationCancelledError):
+        await _held(client, wait=0.2)
+
+
+async def test_a_lock_that_somebody_broke_is_lost_at_once_and_never_taken_anew(
+    client: AsyncClient, peer: Peer, hands: EtcdHands
+) -> None:
+    with pytest.raises(LockLostError) as lost:
+        async with client.hold(PROJECT, NAME, lock_for=600) as operation:
+            await hands.delete(f"locks/{PROJECT}/{NAME}")
+            async with asyncio.timeout(20):
+                await operation.lost.wait()
+    assert lost.value.loss is Loss.EXPIRED
+    assert await peer.state() == "EXPIRED"
+
+
+async def test_what_ends_the_block_comes_out_of_it_and_the_loss_is_a_note(
+    client: AsyncClient, hands: EtcdHands
+) -> None:
+    with pytest.raises(ValueError, match="mine") as failed:
+        async with client.hold(PROJECT, NAME, lock_for=600) as operation:
+            await hands.delete(f"locks/{PROJECT}/{NAME}")
+            await operation.lost.wait()
+            raise ValueError("mine")
+    assert "is lost (expired)" in failed.value.__notes__[0]
+
+
+@pytest.mark.parametrize("is_taken_over", [True, False], ids=["taken over", "nobody came"])
+async def test_without_a_watch_the_next_renewal_finds_that_the_lock_is_lost_and_is_no_new_one(
+    is_taken_over: bool, etcd: str, settings: Settings, clock: TestClock, hands: EtcdHands
+) -> None:
+    async with (
+        running(replace(settings, max_watches=1), [etcd], clock) as service,
+        connected(service.address) as peer,
+        AsyncClient(service.address) as client,
+    ):
+        # The only one that there may be.
+        watch = await peer.watching()
+        with pytest.raises(LockLostError) as lost:
+            async with client.hold(PROJECT, NAME, lock_for=6) as operation:
+                await hands.delete(f"locks/{PROJECT}/{NAME}")
+                if is_taken_over:
+                    await peer.propose()
+                async with asyncio.timeout(20):
+                    await operation.lost.wait()
+        assert lost.value.loss is (Loss.TAKEN_OVER if is_taken_over else Loss.EXPIRED)
+        assert await peer.state() == ("LOCKED" if is_taken_over else "EXPIRED")
+        watch.cancel()
+
+
+async def test_a_service_out_of_reach_loses_the_lock_by_the_clients_own_clock(address: str) -> None:
+    host, _, port = address.rpartition(":")
+    link = Link(host, int(port))
+    await link.open()
+    told: list[Loss] = []
+    async with AsyncClient(f"127.0.0.1:{link.port}", timeout=2) as client:
+        with pytest.raises(LockLostError) as lost:
+            async with client.hold(
+                PROJECT, NAME, lock_for=3, on_lost=lambda error: told.append(error.loss)
+            ) as operation:
+                link.become(Mode.HOLD)
+                async with asyncio.timeout(20):
+                    await operation.lost.wait()
+        assert lost.value.loss is Loss.RAN_OUT
+        assert isinstance(lost.value.__cause__, UnavailableError)
+        assert told == [Loss.RAN_OUT]
+    await link.close()
+
+
+async def test_a_service_that_was_away_for_a_moment_costs_nothing(address: str, peer: Peer) -> None:
+    host, _, port = address.rpartition(":")
+    link = Link(host, int(port))
+    await link.open()
+    async with AsyncClient(f"127.0.0.1:{link.port}") as client:
+        async with client.hold(PROJECT, NAME, lock_for=9) as operation:
+            first = await peer.get()
+            await link.close()
+            await asyncio.sleep(1)
+            await link.open()
+
+            async def renewed() -> bool:
+                return (
+                    await peer.get()
+                ).operation.locked_until.ToDatetime() > first.operation.locked_until.ToDatetime()
+
+            assert await soon(renewed)
+            await operation.log("still here")
+        assert await peer.state() == "SUCCEEDED"
+    await link.close()
+
+
+async def test_a_completion_whose_answer_was_lost_is_recognised(address: str, peer: Peer) -> None:
+    host, _, port = address.rpartition(":")
+    link = Link(host, int(port))
+    await link.open()
+    async with AsyncClient(f"127.0.0.1:{link.port}", timeout=30) as client:
+        hold = client.hold(PROJECT, NAME, lock_for=60)
+        await hold.__aenter__()
+        link.become(Mode.SWALLOW)
+        leaving = asyncio.create_task(hold.__aexit__(None, None, None))
+        assert await reaches(peer, "SUCCEEDED")
+        link.become(Mode.PASS)
+        link.cut()
+        # A repeat is refused, as the fencing token's lock is gone; it was this very completion that ended it.
+        await leaving
+    await link.close()
+
+
+async def test_a_proposal_whose_answer_never_comes_leaves_no_lock_behind(address: str, peer: Peer) -> None:
+    host, _, port = address.rpartition(":")
+    link = Link(host, int(port))
+    await link.open()
+    async with AsyncClient(f"127.0.0.1:{link.port}", timeout=30) as client:
+        with contextlib.suppress(NotFoundError):
+            await client.get(PROJECT, NAME)
+        link.become(Mode.SWALLOW)
+        entering = asyncio.create_task(client.hold(PROJECT, NAME, lock_for=600).__aenter__())
+        assert await reaches(peer, "LOCKED")
+        link.become(Mode.PASS)
+        link.cut()
+        entering.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await entering
+    # Not completed, as it never began, but not locked for ten minutes either.
+    assert await reaches(peer, "EXPIRED")
+    await link.close()
+
+
+async def test_a_client_that_is_closed_gives_up_what_it_holds(address: str, peer: Peer) -> None:
+    client = AsyncClient(address)
+    with pytest.raises(LockLostError) as lost:
+        async with client.hold(PROJECT, NAME, lock_for=600):
+            await client.close()
+    assert lost.value.loss is Loss.GIVEN_UP
+    assert await peer.state() == "FAILED"
+
+
+async def test_a_blocking_hold_does_the_same(address: str, peer: Peer) -> None:
+    with Client(address, peer_token="blocking") as client:
+
+        def work() -> int:
+            with client.hold(PROJECT, NAME, lock_for=2, log_message="begin") as operation:
+                operation.log("a step")
+                assert not operation.lost.wait(3)  # longer than the lock's first time
+                operation.check()
+                operation.renew(lock_for=60)
+                assert 2 < operation.remaining <= 60
+                return operation.fencing_token
+
+        token = await asyncio.to_thread(work)
+    record = await peer.get()
+    assert record.fencing_token == token
+    assert record.state == pb.OPERATION_STATE_SUCCEEDED
+    assert [log.message for log in record.operation.logs] == ["begin", "a step"]
+    assert not [thread.name for thread in threading.enumerate() if NAME in thread.name]
+
+
+async def test_a_blocking_hold_is_lost_at_once_too(address: str, peer: Peer) -> None:
+    told: list[Loss] = []
+    with Client(address, peer_token="blocking") as client:
+
+        def work(held: threading.Event) -> None:
+            with client.hold(PROJECT, NAME, lock_for=600, on_lost=lambda error: told.append(error.loss)) as operation:
+                held.set()
+                assert operation.lost.wait(20)
+                operation.log("too late")
+
+        held = threading.Event()
+        working = asyncio.create_task(asyncio.to_thread(work, held))
+        assert await asyncio.to_thread(held.wait, 20)
+        await peer.named("blocking").cancel()
+        with pytest.raises(LockLostError) as lost:
+            await working
+    assert lost.value.loss is Loss.CANCELLED
+    assert told == [Loss.CANCELLED]
+
+
+async def test_a_blocking_hold_waits_for_its_turn(address: str, peer: Peer) -> None:
+    await peer.propose(lock_for_seconds=600)
+    with Client(address, peer_token="blocking") as client:
+
+        def work() -> int:
+            with client.hold(PROJECT, NAME, wait=30) as operation:
+                return operation.fencing_token
+
+        working = asyncio.create_task(asyncio.to_thread(work))
+        await asyncio.sleep(0.3)
+        assert not working.done()
+        await peer.complete()
+        assert await working > 0
+    with Client(address, peer_token="impatient") as client:
+        await peer.propose(lock_for_seconds=600)
+
+        def refused() -> None:
+            with pytest.raises(LockedError), client.hold(PROJECT, NAME, wait=0.3):
+                raise AssertionError("it is locked")
+
+        await asyncio.to_thread(refused)
+
+
+async def _held(client: AsyncClient, wait: float) -> int:
+    async with client.hold(PROJECT, NAME, wait=wait) as operation:
+        return operation.fencing_token
