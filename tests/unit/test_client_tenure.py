@@ -172,6 +172,15 @@ def test_what_was_given_back_cannot_be_lost() -> None:
     assert told == []
 
 
+def test_what_was_given_back_is_of_no_use_to_whoever_has_it_yet() -> None:
+    tenure = a_tenure(PushedClock())
+    tenure.end()
+    assert tenure.remaining == 0
+    with pytest.raises(LockLostError, match="given back") as caught:
+        tenure.check()
+    assert caught.value.loss is Loss.GIVEN_BACK
+
+
 @pytest.mark.parametrize("end", [Tenure.end, lambda tenure: tenure.lose(Loss.EXPIRED)])
 def test_whoever_waits_is_woken_by_the_end_and_at_once_if_it_came_before(end: Callable[[Tenure], object]) -> None:
     woken: list[str] = []

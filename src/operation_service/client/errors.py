@@ -250,6 +250,8 @@ class Loss(StrEnum):
     """The client was closed, or the process ended, in the midst of the operation, which was completed as failed."""
     FORKED = "forked"
     """This process is a child: the lock belongs to the one that it was forked from."""
+    GIVEN_BACK = "given back"
+    """Its block has ended. That is no loss, of which `lost` and `on_lost` would tell; but the lock is gone."""
 
 
 class LockLostError(OperationServiceError):
