@@ -61,6 +61,15 @@ def test_a_block_takes_the_lock_and_gives_it_back_and_no_thread_stays(service: F
     join()
 
 
+async def test_an_async_block_takes_the_lock_and_gives_it_back_and_no_task_stays(service: FakeService) -> None:
+    before = asyncio.all_tasks()
+    async with an_async_hold(service) as operation:
+        assert operation.fencing_token == 1
+        assert len(asyncio.all_tasks() - before) == 2
+    assert asyncio.all_tasks() == before
+    assert service.names() == ["ProposeOperation", "CompleteOperation"]
+
+
 def test_a_hold_may_be_entered_again_when_it_was_left(service: FakeService) -> None:
     hold = a_hold(service)
     for fencing_token in (1, 2):
