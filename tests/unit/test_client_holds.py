@@ -15,7 +15,7 @@ from operation_service.client import claims
 from operation_service.client.aio_hold import AsyncHold
 from operation_service.client.blocking_hold import Hold
 from operation_service.client.clock import boottime
-from operation_service.client.errors import HeldHereError
+from operation_service.client.errors import HeldHereError, LockLostError, Loss
 from operation_service.client.holding import Wanted
 from operation_service.client.session import Session
 
@@ -68,6 +68,16 @@ async def test_an_async_block_takes_the_lock_and_gives_it_back_and_no_task_stays
         assert len(asyncio.all_tasks() - before) == 2
     assert asyncio.all_tasks() == before
     assert service.names() == ["ProposeOperation", "CompleteOperation"]
+
+
+async def test_no_task_stays_of_a_block_that_its_lost_lock_ends(service: FakeService) -> None:
+    before = asyncio.all_tasks()
+    hold = an_async_hold(service)
+    with pytest.raises(LockLostError):
+        async with hold:
+            assert hold._tenure is not None  # noqa: SLF001
+            hold._tenure.lose(Loss.CANCELLED)  # noqa: SLF001
+    assert asyncio.all_tasks() == before
 
 
 def test_a_hold_may_be_entered_again_when_it_was_left(service: FakeService) -> None:
