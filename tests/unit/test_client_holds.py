@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from client_fakes import FakeAsyncChannel, FakeChannel, FakeService
-from client_support import SELF, TERMS
+from client_support import SELF, TERMS, PushedClock
 from unit_support import turns_until
 
 from n0stack.operation.v1alpha import operation_service_pb2 as pb
@@ -17,6 +17,7 @@ from operation_service.client.blocking_hold import Hold
 from operation_service.client.clock import boottime
 from operation_service.client.errors import HeldHereError, LockLostError, Loss
 from operation_service.client.holding import Wanted
+from operation_service.client.rpcs import COMPLETE
 from operation_service.client.session import Session
 
 
@@ -196,3 +197,113 @@ def test_a_lock_that_no_thread_can_keep_is_let_go(
     assert service.names() == ["ProposeOperation", "GetOperation", "ProposeOperation"]
     assert service.lock_for == 1
     join()
+
+
+def test_who_gives_up_waits_for_a_block_that_is_just_ending(service: FakeService) -> None:
+    hold = a_hold(service)
+    seen: list[bool] = []
+    giving_up = threading.Thread(target=hold.give_up)
+
+    def completing(name: str) -> None:
+        if name == "CompleteOperation":
+            giving_up.start()
+            giving_up.join(0.2)
+            seen.append(giving_up.is_alive())
+
+    service.before = completing
+    with hold:
+        pass
+    giving_up.join(30)
+    assert seen == [True]
+    assert service.names() == ["ProposeOperation", "CompleteOperation"]
+    join()
+
+
+def test_who_gives_up_because_the_lock_is_lost_does_not_wait_for_itself(service: FakeService) -> None:
+    hold: Hold
+    clock = PushedClock()
+    told: list[Loss] = []
+
+    def on_lost(error: LockLostError) -> None:
+        told.append(error.loss)
+        hold.give_up()
+
+    hold = Hold(Wanted(TERMS, 0.0, ""), Session(SELF, 1e6, clock), FakeChannel(service), on_lost, set())
+    with pytest.raises(LockLostError), hold:
+        clock.push(30)
+    assert told == [Loss.RAN_OUT]
+    join()
+
+
+def test_an_interrupt_in_the_midst_of_the_completion_leaves_no_lock_behind(service: FakeService) -> None:
+    def interrupt(name: str) -> None:
+        if name == "CompleteOperation":
+            raise KeyboardInterrupt
+
+    service.before = interrupt
+    with pytest.raises(KeyboardInterrupt), a_hold(service):
+        pass
+    assert service.names() == ["ProposeOperation", "GetOperation", "ProposeOperation"]
+    assert service.lock_for == 1
+    join()
+
+
+class SlowChannel(FakeAsyncChannel):
+    """Leads to a service that takes its time with completions."""
+
+    def __init__(self, service: FakeService) -> None:
+        super().__init__(service)
+        self.is_completing = asyncio.Event()
+        self.may_complete = asyncio.Event()
+
+    def unary(self, rpc: Any) -> Any:
+        if rpc is not COMPLETE:
+            return super().unary(rpc)
+        return lambda *args, **more: _Slow(self, super(SlowChannel, self).unary(rpc)(*args, **more))
+
+
+class _Slow:
+    def __init__(self, channel: SlowChannel, call: Any) -> None:
+        self._channel, self._call = channel, call
+
+    def __await__(self) -> Any:
+        return self._carry_out().__await__()
+
+    async def _carry_out(self) -> Any:
+        self._channel.is_completing.set()
+        await self._channel.may_complete.wait()
+        return await self._call
+
+    async def trailing_metadata(self) -> Any:
+        return await self._call.trailing_metadata()
+
+
+async def a_block(hold: AsyncHold) -> None:
+    async with hold:
+        pass
+
+
+async def test_who_gives_up_waits_for_an_async_block_that_is_just_ending(service: FakeService) -> None:
+    channel = SlowChannel(service)
+    hold = AsyncHold(Wanted(TERMS, 0.0, ""), Session(SELF, 30.0, boottime), channel, None, set())
+    ending = asyncio.create_task(a_block(hold))
+    await channel.is_completing.wait()
+    giving_up = asyncio.create_task(hold.give_up())
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not giving_up.done()
+    channel.may_complete.set()
+    await asyncio.gather(ending, giving_up)
+    assert service.names() == ["ProposeOperation", "CompleteOperation"]
+
+
+async def test_a_cancellation_in_the_midst_of_the_completion_leaves_no_lock_behind(service: FakeService) -> None:
+    channel = SlowChannel(service)
+    hold = AsyncHold(Wanted(TERMS, 0.0, ""), Session(SELF, 30.0, boottime), channel, None, set())
+    ending = asyncio.create_task(a_block(hold))
+    await channel.is_completing.wait()
+    ending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await ending
+    assert service.names() == ["ProposeOperation", "GetOperation", "ProposeOperation"]
+    assert service.lock_for == 1

@@ -116,6 +116,7 @@ class AsyncHold:
         self._entered = entered
         self._claim: Claim | None = None
         self._tenure: Tenure | None = None
+        self._left = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> AsyncHeldOperation:
@@ -135,28 +136,45 @@ class AsyncHold:
         self._tasks = [asyncio.create_task(keeping), asyncio.create_task(watching)]
         for task in self._tasks:
             tenure.when_over(_in_loop(task.cancel))
-        self._claim, self._tenure = claim, tenure
+        self._claim, self._tenure, self._left = claim, tenure, asyncio.Event()
         self._entered.add(self)
         return held
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        tenure, self._tenure = self._tenure, None
-        claim, self._claim = self._claim, None
-        self._entered.discard(self)
+        tenure, claim, left = self._tenure, self._claim, self._left
+        tasks, self._tasks = self._tasks, []
         try:
             if tenure is not None:
-                await AsyncSteps(self._channel).run(holding.leave(tenure, self._session, error))
+                await self._leave(tenure, error)
         finally:
+            self._tenure, self._claim = None, None
+            self._entered.discard(self)
             if claim is not None:
                 claim.release()
-            await self._stop()
+            left.set()
+            await _stop(tasks)
 
     async def give_up(self) -> None:
         """Complete the operation as failed, if it is held: its client is about to be closed."""
-        if (tenure := self._tenure) is not None:
-            await AsyncSteps(self._channel).run(holding.give_up(tenure, self._session))
+        tenure, left = self._tenure, self._left
+        if tenure is None:
+            return
+        await AsyncSteps(self._channel).run(holding.give_up(tenure, self._session))
+        if tenure.lost() is None:
+            # Its block is just ending, in another task, which needs the connection for that.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._session.timeout):
+                    await left.wait()
+
+    async def _leave(self, tenure: Tenure, error: BaseException | None) -> None:
+        try:
+            await AsyncSteps(self._channel).run(holding.leave(tenure, self._session, error))
+        except asyncio.CancelledError:
+            # In the midst of the completion, by a timeout around the block say: whether it got through nobody knows.
+            await AsyncSteps(self._channel).run(holding.hand_back(tenure.terms, self._session))
+            raise
 
     async def _acquire(self, claim: Claim) -> Answer[Operation]:
         try:
@@ -170,12 +188,12 @@ class AsyncHold:
                 claim.release()
             raise
 
-    async def _stop(self) -> None:
-        tasks, self._tasks = self._tasks, []
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+
+async def _stop(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks)
 
 
 def _in_loop(action: Callable[[], object]) -> Callable[[], None]:

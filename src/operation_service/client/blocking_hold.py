@@ -4,7 +4,7 @@ import threading
 from types import TracebackType
 
 from n0stack.protobuf.operation_pb2 import Operation
-from operation_service.client import holding
+from operation_service.client import forks, holding
 from operation_service.client.blocking import Channel, Steps
 from operation_service.client.claims import Claim
 from operation_service.client.errors import LockLostError
@@ -115,6 +115,8 @@ class Hold:
         self._entered = entered
         self._claim: Claim | None = None
         self._tenure: Tenure | None = None
+        self._left = threading.Event()
+        self._generation = forks.generation()
 
     def __enter__(self) -> HeldOperation:
         # Of this entry alone: while the block lasts, another thread may try to enter this very hold.
@@ -135,27 +137,43 @@ class Hold:
             tenure.end()
             self._hand_back(claim)
             raise
-        self._claim, self._tenure = claim, tenure
+        self._claim, self._tenure, self._left = claim, tenure, threading.Event()
+        self._generation = forks.generation()
         self._entered.add(self)
         return held
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        tenure, self._tenure = self._tenure, None
-        claim, self._claim = self._claim, None
-        self._entered.discard(self)
+        tenure, claim, left = self._tenure, self._claim, self._left
         try:
             if tenure is not None:
-                Steps(self._channel).run(holding.leave(tenure, self._session, error))
+                self._leave(tenure, error)
         finally:
+            self._tenure, self._claim = None, None
+            self._entered.discard(self)
             if claim is not None:
                 claim.release()
+            left.set()
 
     def give_up(self) -> None:
         """Complete the operation as failed, if it is held: this process is about to let go of everything."""
-        if (tenure := self._tenure) is not None:
-            Steps(self._channel).run(holding.give_up(tenure, self._session))
+        tenure, left = self._tenure, self._left
+        if tenure is None or self._generation != forks.generation():
+            return
+        Steps(self._channel).run(holding.give_up(tenure, self._session))
+        if tenure.lost() is None:
+            # Its block is just ending, in another thread, which needs the connection for that.
+            left.wait(self._session.timeout)
+
+    def _leave(self, tenure: Tenure, error: BaseException | None) -> None:
+        try:
+            Steps(self._channel).run(holding.leave(tenure, self._session, error))
+        except BaseException as found:
+            # Interrupted in the midst of the completion: whether it got through nobody knows.
+            if not isinstance(found, Exception):
+                Steps(self._channel).run(holding.hand_back(tenure.terms, self._session))
+            raise
 
     def _acquire(self, claim: Claim) -> Answer[Operation]:
         try:
