@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import grpc
@@ -47,6 +47,29 @@ class AsyncChannel:
         return self._open().unary_stream(
             rpc.path, request_serializer=rpc.request.SerializeToString, response_deserializer=rpc.reply.FromString
         )
+
+    @contextlib.contextmanager
+    def border(self, what: str) -> Iterator[None]:
+        """Raise what gRPC raises within as one of ours.
+
+        Args:
+            what: Which call is made.
+
+        Raises:
+            OperationServiceError: The call failed, or the connection was closed meanwhile.
+        """
+        try:
+            yield
+        except grpc.RpcError as error:
+            raise translated(error, what) from error
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not self._is_closed or task is None or task.cancelling():
+                raise
+            # Closing a channel cancels its calls. The task that waits for one was not cancelled, and must not end so.
+            cut_off = OperationServiceError(f"this client was closed before {what} was answered")
+            cut_off.may_have_been_carried_out = True
+            raise cut_off from None
 
     async def close(self) -> None:
         """Close the connection for good."""
@@ -92,12 +115,10 @@ class AsyncStream:
         """
         self.drop()
         self._what = step.rpc.name
-        try:
+        with self._channel.border(self._what):
             self._call = self._channel.stream(step.rpc)(step.request, timeout=step.timeout)
             # It says nothing of how the call ended, if it has; reading does.
             await self._call.initial_metadata()
-        except grpc.RpcError as error:
-            raise translated(error, self._what) from error
 
     async def read(self) -> Any:  # noqa: ANN401, whatever the stream carries
         """Return the next message.
@@ -105,10 +126,8 @@ class AsyncStream:
         Raises:
             OperationServiceError: The stream has ended.
         """
-        try:
+        with self._channel.border(self._what):
             told = await self._call.read()
-        except grpc.RpcError as error:
-            raise translated(error, self._what) from error
         if told is grpc.aio.EOF:
             raise OperationServiceError(f"the service ended {self._what} without a word")
         return told
@@ -187,11 +206,9 @@ class AsyncSteps:
                 return None
 
     async def _send(self, step: Send) -> Answer[Any]:
-        call = self._channel.unary(step.rpc)(
-            step.request, timeout=step.timeout, metadata=connection.metadata(step.fencing_token)
-        )
-        try:
+        with self._channel.border(step.rpc.name):
+            call = self._channel.unary(step.rpc)(
+                step.request, timeout=step.timeout, metadata=connection.metadata(step.fencing_token)
+            )
             message = await call
             return Answer(message, connection.fencing_token_in(await call.trailing_metadata()), 0.0)
-        except grpc.RpcError as error:
-            raise translated(error, step.rpc.name) from error

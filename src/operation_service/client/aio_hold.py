@@ -114,12 +114,15 @@ class AsyncHold:
         self._channel = channel
         self._on_lost = on_lost
         self._entered = entered
-        self._claim = Claim(wanted.terms.resource, session)
+        self._claim: Claim | None = None
         self._tenure: Tenure | None = None
+        self._left = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> AsyncHeldOperation:
-        answer = await self._acquire()
+        # Of this entry alone: while the block lasts, another task may try to enter this very hold.
+        claim = Claim(self._wanted.terms.resource, self._session)
+        answer = await self._acquire(claim)
         tenure = Tenure(
             self._wanted.terms,
             answer.fencing_token,
@@ -133,43 +136,64 @@ class AsyncHold:
         self._tasks = [asyncio.create_task(keeping), asyncio.create_task(watching)]
         for task in self._tasks:
             tenure.when_over(_in_loop(task.cancel))
-        self._tenure = tenure
+        self._claim, self._tenure, self._left = claim, tenure, asyncio.Event()
         self._entered.add(self)
         return held
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        tenure, self._tenure = self._tenure, None
-        self._entered.discard(self)
+        tenure, claim, left = self._tenure, self._claim, self._left
+        tasks, self._tasks = self._tasks, []
         try:
             if tenure is not None:
-                await AsyncSteps(self._channel).run(holding.leave(tenure, self._session, error))
+                await self._leave(tenure, error)
         finally:
-            self._claim.release()
-            await self._stop()
+            self._tenure, self._claim = None, None
+            self._entered.discard(self)
+            if claim is not None:
+                claim.release()
+            left.set()
+            await _stop(tasks)
 
     async def give_up(self) -> None:
         """Complete the operation as failed, if it is held: its client is about to be closed."""
-        if (tenure := self._tenure) is not None:
-            await AsyncSteps(self._channel).run(holding.give_up(tenure, self._session))
+        tenure, left = self._tenure, self._left
+        if tenure is None:
+            return
+        await AsyncSteps(self._channel).run(holding.give_up(tenure, self._session))
+        if tenure.lost() is None:
+            # Its block is just ending, in another task, which needs the connection for that.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._session.timeout):
+                    await left.wait()
 
-    async def _acquire(self) -> Answer[Operation]:
-        steps = AsyncSteps(self._channel)
+    async def _leave(self, tenure: Tenure, error: BaseException | None) -> None:
         try:
-            return await steps.run(holding.acquire(self._wanted, self._session, self._claim))
-        except BaseException as error:
-            if holding.may_be_held(error):
-                await steps.run(holding.hand_back(self._wanted.terms, self._session))
-            self._claim.release()
+            await AsyncSteps(self._channel).run(holding.leave(tenure, self._session, error))
+        except asyncio.CancelledError:
+            # In the midst of the completion, by a timeout around the block say: whether it got through nobody knows.
+            await AsyncSteps(self._channel).run(holding.hand_back(tenure.terms, self._session))
             raise
 
-    async def _stop(self) -> None:
-        tasks, self._tasks = self._tasks, []
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+    async def _acquire(self, claim: Claim) -> Answer[Operation]:
+        try:
+            return await AsyncSteps(self._channel).run(holding.acquire(self._wanted, self._session, claim))
+        except BaseException as error:
+            try:
+                # Before the claim was taken nothing was proposed: the lock, if there is one, is another hold's.
+                if claim.is_taken and holding.may_be_held(error):
+                    await AsyncSteps(self._channel).run(holding.hand_back(self._wanted.terms, self._session))
+            finally:
+                claim.release()
+            raise
+
+
+async def _stop(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks)
 
 
 def _in_loop(action: Callable[[], object]) -> Callable[[], None]:

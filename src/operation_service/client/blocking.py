@@ -52,16 +52,20 @@ class Channel:
 
     def close(self) -> None:
         """Close the connection for good."""
+        self._begin_anew_in_a_child()
         with self._mutex:
             self._is_closed = True
             channel, self._channel = self._channel, None
-        if channel is not None and self._generation == forks.generation():
+        if channel is not None:
             channel.close()
 
-    def _open(self) -> grpc.Channel:
+    def _begin_anew_in_a_child(self) -> None:
         if self._generation != forks.generation():
             # Whoever held the mutex is not in this process, and the parent's connection is the parent's.
             self._mutex, self._channel, self._generation = threading.Lock(), None, forks.generation()
+
+    def _open(self) -> grpc.Channel:
+        self._begin_anew_in_a_child()
         with self._mutex:
             if self._is_closed:
                 raise OperationServiceError("this client is closed: make a new one")

@@ -4,7 +4,7 @@ import threading
 from types import TracebackType
 
 from n0stack.protobuf.operation_pb2 import Operation
-from operation_service.client import holding
+from operation_service.client import forks, holding
 from operation_service.client.blocking import Channel, Steps
 from operation_service.client.claims import Claim
 from operation_service.client.errors import LockLostError
@@ -113,11 +113,15 @@ class Hold:
         self._channel = channel
         self._on_lost = on_lost
         self._entered = entered
-        self._claim = Claim(wanted.terms.resource, session)
+        self._claim: Claim | None = None
         self._tenure: Tenure | None = None
+        self._left = threading.Event()
+        self._generation = forks.generation()
 
     def __enter__(self) -> HeldOperation:
-        answer = self._acquire()
+        # Of this entry alone: while the block lasts, another thread may try to enter this very hold.
+        claim = Claim(self._wanted.terms.resource, self._session)
+        answer = self._acquire(claim)
         tenure = Tenure(
             self._wanted.terms,
             answer.fencing_token,
@@ -126,41 +130,76 @@ class Hold:
             on_lost=self._on_lost,
         )
         held = HeldOperation(tenure, answer.message, self._session, self._channel)
-        over = threading.Event()
-        tenure.when_over(over.set)
-        self._start("renews", holding.keep(tenure, self._session), Steps(self._channel, over.wait, held.renew))
-        watching = Steps(self._channel, over.wait)
-        tenure.when_over(watching.stream.close)
-        self._start("watches", holding.watch_over(tenure), watching)
-        self._tenure = tenure
+        try:
+            self._keep(tenure, held)
+        except BaseException:
+            # No thread is to be had, say: one alone would renew for ever what nobody has.
+            tenure.end()
+            self._hand_back(claim)
+            raise
+        self._claim, self._tenure, self._left = claim, tenure, threading.Event()
+        self._generation = forks.generation()
         self._entered.add(self)
         return held
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        tenure, self._tenure = self._tenure, None
-        self._entered.discard(self)
+        tenure, claim, left = self._tenure, self._claim, self._left
         try:
             if tenure is not None:
-                Steps(self._channel).run(holding.leave(tenure, self._session, error))
+                self._leave(tenure, error)
         finally:
-            self._claim.release()
+            self._tenure, self._claim = None, None
+            self._entered.discard(self)
+            if claim is not None:
+                claim.release()
+            left.set()
 
     def give_up(self) -> None:
         """Complete the operation as failed, if it is held: this process is about to let go of everything."""
-        if (tenure := self._tenure) is not None:
-            Steps(self._channel).run(holding.give_up(tenure, self._session))
+        tenure, left = self._tenure, self._left
+        if tenure is None or self._generation != forks.generation():
+            return
+        Steps(self._channel).run(holding.give_up(tenure, self._session))
+        if tenure.lost() is None:
+            # Its block is just ending, in another thread, which needs the connection for that.
+            left.wait(self._session.timeout)
 
-    def _acquire(self) -> Answer[Operation]:
-        steps = Steps(self._channel)
+    def _leave(self, tenure: Tenure, error: BaseException | None) -> None:
         try:
-            return steps.run(holding.acquire(self._wanted, self._session, self._claim))
+            Steps(self._channel).run(holding.leave(tenure, self._session, error))
+        except BaseException as found:
+            # Interrupted in the midst of the completion: whether it got through nobody knows.
+            if not isinstance(found, Exception):
+                Steps(self._channel).run(holding.hand_back(tenure.terms, self._session))
+            raise
+
+    def _acquire(self, claim: Claim) -> Answer[Operation]:
+        try:
+            return Steps(self._channel).run(holding.acquire(self._wanted, self._session, claim))
         except BaseException as error:
             if holding.may_be_held(error):
-                steps.run(holding.hand_back(self._wanted.terms, self._session))
-            self._claim.release()
+                self._hand_back(claim)
+            else:
+                claim.release()
             raise
+
+    def _hand_back(self, claim: Claim) -> None:
+        try:
+            # Before the claim was taken nothing was proposed: the lock, if there is one, is another hold's.
+            if claim.is_taken:
+                Steps(self._channel).run(holding.hand_back(self._wanted.terms, self._session))
+        finally:
+            claim.release()
+
+    def _keep(self, tenure: Tenure, held: HeldOperation) -> None:
+        over = threading.Event()
+        tenure.when_over(over.set)
+        self._start("renews", holding.keep(tenure, self._session), Steps(self._channel, over.wait, held.renew))
+        watching = Steps(self._channel, over.wait)
+        tenure.when_over(watching.stream.close)
+        self._start("watches", holding.watch_over(tenure), watching)
 
     def _start(self, what: str, flow: Flow[None], steps: Steps) -> None:
         name = f"{what} {self._wanted.terms.resource}"

@@ -37,6 +37,11 @@ class Claim:
             self._taken = (key, mine)
             return None
 
+    @property
+    def is_taken(self) -> bool:
+        """Whether this one took it, and has not let go of it."""
+        return self._taken is not None
+
     def release(self) -> None:
         """Let go of it."""
         taken, self._taken = self._taken, None
@@ -44,11 +49,11 @@ class Claim:
             return
         key, mine = taken
         with _mutex:
-            # In a child of the process the claims are others.
-            if _claims.get(key) is mine:
-                del _claims[key]
-        if not mine.done():
-            mine.set_result(None)
+            # In a child of the process the claims are others, and who waits for this one is not there.
+            if _claims.get(key) is not mine:
+                return
+            del _claims[key]
+        mine.set_result(None)
 
     def held_here(self) -> HeldHereError:
         """Return the error that says so."""

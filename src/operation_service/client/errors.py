@@ -33,6 +33,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Self
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,12 +250,15 @@ class Loss(StrEnum):
     """The client was closed, or the process ended, in the midst of the operation, which was completed as failed."""
     FORKED = "forked"
     """This process is a child: the lock belongs to the one that it was forked from."""
+    GIVEN_BACK = "given back"
+    """Its block has ended. That is no loss, of which `lost` and `on_lost` would tell; but the lock is gone."""
 
 
 class LockLostError(OperationServiceError):
     """The lock is gone: stop working on the resource.
 
     Attributes:
+        resource: Which resource's, as "project/name".
         loss: How it was lost.
         fencing_token: The fencing token that the lock had; it is worth nothing any more.
     """
@@ -263,5 +267,10 @@ class LockLostError(OperationServiceError):
         super().__init__(
             f"the lock of {resource} with fencing token {fencing_token} is lost ({loss}): stop working on the resource",
         )
+        self.resource = resource
         self.loss = loss
         self.fencing_token = fencing_token
+
+    def __reduce__(self) -> tuple[type[Self], tuple[str, Loss, int]]:
+        # Pools of processes pickle what a job raises, and break if that cannot be undone.
+        return type(self), (self.resource, self.loss, self.fencing_token)

@@ -45,20 +45,20 @@ class Held:
         """The lock's fencing token, to be passed on to the resource with everything that is done to it.
 
         Raises:
-            LockLostError: The lock is lost; the error has the token.
+            LockLostError: The lock is lost, or was given back; the error has the token.
         """
         self._tenure.check()
         return self._tenure.fencing_token
 
     @property
     def remaining(self) -> float:
-        """How many seconds the lock lasts yet if it is not renewed, by this process's own clock; 0 if it is lost."""
+        """How many seconds the lock lasts yet if it is not renewed, by this process's own clock; 0 if it is gone."""
         return self._tenure.remaining
 
     def check(self) -> None:
         """Raise if the lock is lost: for the moments before something that cannot be undone.
 
         Raises:
-            LockLostError: It is.
+            LockLostError: It is, or was given back at the end of its block.
         """
         self._tenure.check()

@@ -49,6 +49,8 @@ _LONGEST_TEXT = 4096
 
 _GIVEN_UP = Status(code=Code.CANCELLED, message="its process let go of it before it was done")
 _LOSSES = {
+    # A new operation: the one of the lock is over, or there would be none.
+    pb.OPERATION_STATE_PENDING: Loss.EXPIRED,
     pb.OPERATION_STATE_EXPIRED: Loss.EXPIRED,
     pb.OPERATION_STATE_OPERATOR_DEAD: Loss.EXPIRED,
     pb.OPERATION_STATE_SUCCEEDED: Loss.COMPLETED,
@@ -145,12 +147,14 @@ def renew(tenure: Tenure, session: Session, terms: Terms) -> Flow[Answer[Operati
         OperationServiceError: As the proposal failed, for as long as the lock lasted; it may last yet.
     """
     tenure.check()
+    # First of all, as it raises if the terms are no numbers that can be sent.
+    request = requests.propose(session.token, terms)
     tenure.renewing(terms)
     # A renewal that takes a quarter of the lock's time has failed: there must be time for others.
     attempt = max(min(terms.lock_for / 4, ATTEMPT_SECONDS), 0.25)
     patience = Patience(session.clock, tenure.deadline, attempt)
     try:
-        answer = yield from exchange(PROPOSE, requests.propose(session.token, terms), patience, tenure.fencing_token)
+        answer = yield from exchange(PROPOSE, request, patience, tenure.fencing_token)
     except (FencingTokenMismatchError, LockedError, OperationCancelledError) as error:
         raise tenure.lose((yield from _how_lost(tenure, session)), error) from error
     tenure.renewed(answer.sent_at, terms)
@@ -317,7 +321,10 @@ def failure_of(error: BaseException | None) -> Status | None:
     """Return how an operation failed, of what ended the block that carried it out; None: it succeeded."""
     if error is None or (isinstance(error, SystemExit) and not error.code):
         return None
-    text = str(error)
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001, a caller's exception may do anything, and the lock has to be given back
+        text = ""
     message = f"{type(error).__name__}: {text}" if text else type(error).__name__
     # An exception's text may hold anything, also what is no Unicode.
     message = message[:_LONGEST_TEXT].encode(errors="replace").decode()

@@ -1,4 +1,4 @@
-"""Who this process is: its peer token, made once when the process starts to need it."""
+"""Who this process is: its peer token, made once, when this module is loaded."""
 
 import hashlib
 import os
@@ -7,7 +7,14 @@ import time
 
 from operation_service.client import forks
 
-_token: str | None = None
+
+def _made() -> str:
+    facts = f"{socket.gethostname()}|{os.getpid()}|{time.time_ns()}|{os.urandom(16).hex()}"
+    return hashlib.sha256(facts.encode()).hexdigest()[:32]
+
+
+# At once, not with the first call: two threads whose first calls coincide would make one each.
+_token = _made()
 
 
 def peer_token() -> str:
@@ -16,16 +23,12 @@ def peer_token() -> str:
     It is a hash of the host's name, the process id, the time, and random bytes, as `proposing_peer_token` is described
     in the proto: 32 hexadecimal digits.
     """
-    global _token  # noqa: PLW0603, one for the process is the point
-    if _token is None:
-        facts = f"{socket.gethostname()}|{os.getpid()}|{time.time_ns()}|{os.urandom(16).hex()}"
-        _token = hashlib.sha256(facts.encode()).hexdigest()[:32]
     return _token
 
 
-def _forget() -> None:
-    global _token  # noqa: PLW0603, as above
-    _token = None
+def _make_anew() -> None:
+    global _token  # noqa: PLW0603, one for the process is the point
+    _token = _made()
 
 
-forks.in_child(_forget)
+forks.in_child(_make_anew)

@@ -66,8 +66,8 @@ class Tenure:
 
     @property
     def remaining(self) -> float:
-        """How many seconds the lock lasts yet, by the holder's clock; 0 if it is lost."""
-        return 0.0 if self.lost() else max(self.deadline - self._clock(), 0.0)
+        """How many seconds the lock lasts yet, by the holder's clock; 0 if it is lost or was given back."""
+        return 0.0 if self.is_over else max(self.deadline - self._clock(), 0.0)
 
     @property
     def is_over(self) -> bool:
@@ -78,7 +78,8 @@ class Tenure:
         """Note that a renewal is about to be sent: it may shorten the lock, even if its answer never comes."""
         now = self._clock()
         with self._mutex:
-            if now + terms.lock_for < self._sent_at + self._lock_for:
+            # 0 is refused in any case: a mistake of the caller must not cost the lock.
+            if terms.lock_for and now + terms.lock_for < self._sent_at + self._lock_for:
                 self._sent_at, self._lock_for = now, terms.lock_for
 
     def renewed(self, sent_at: float, terms: Terms) -> None:
@@ -106,13 +107,16 @@ class Tenure:
         return self._error
 
     def check(self) -> None:
-        """Raise if the lock is lost.
+        """Raise if the lock is lost, or was given back.
 
         Raises:
             LockLostError: It is; a new one each time, as to raise one adds to its traceback.
         """
         if error := self.lost():
             raise LockLostError(self.terms.resource, error.loss, self.fencing_token) from error.__cause__
+        if self._is_over:
+            # Somebody still has in hand what belongs to a block that has ended: a thread that it started, say.
+            raise LockLostError(self.terms.resource, Loss.GIVEN_BACK, self.fencing_token)
 
     def lose(self, loss: Loss, cause: BaseException | None = None) -> LockLostError:
         """Note that the lock is lost, and tell those who want to know.

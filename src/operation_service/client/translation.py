@@ -82,14 +82,15 @@ def translated(error: grpc.RpcError, what: str) -> OperationServiceError:
 
 def _facts(code: str, trailers: Mapping[str, Any]) -> Facts:
     info, bad, retry = ErrorInfo(), BadRequest(), RetryInfo()
-    has_retry = False
+    retry_after: float | None = None
     # Something between here and the service may have written the trailer, whatever is in it.
     try:
         for detail in Status.FromString(trailers.get(_DETAILS, b"")).details:
-            has_retry |= detail.Unpack(retry)
-            if not detail.Unpack(bad):
+            if detail.Unpack(retry):
+                retry_after = retry.retry_delay.ToTimedelta().total_seconds()
+            elif not detail.Unpack(bad):
                 detail.Unpack(info)
-    except DecodeError:
+    except (DecodeError, OverflowError):
         return Facts(code)
     is_ours = info.domain == DOMAIN
     return Facts(
@@ -97,5 +98,5 @@ def _facts(code: str, trailers: Mapping[str, Any]) -> Facts:
         reason=info.reason if is_ours else "",
         metadata=dict(info.metadata) if is_ours else {},
         violations=tuple(Violation(each.field, each.description) for each in bad.field_violations),
-        retry_after=retry.retry_delay.ToTimedelta().total_seconds() if has_retry else None,
+        retry_after=retry_after,
     )

@@ -1,0 +1,309 @@
+"""What a hold does that is entered and left in odd ways; the service is a fake one, threads and tasks are real."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from client_fakes import FakeAsyncChannel, FakeChannel, FakeService
+from client_support import SELF, TERMS, PushedClock
+from unit_support import turns_until
+
+from n0stack.operation.v1alpha import operation_service_pb2 as pb
+from operation_service.client import claims
+from operation_service.client.aio_hold import AsyncHold
+from operation_service.client.blocking_hold import Hold
+from operation_service.client.clock import boottime
+from operation_service.client.errors import HeldHereError, LockLostError, Loss
+from operation_service.client.holding import Wanted
+from operation_service.client.rpcs import COMPLETE
+from operation_service.client.session import Session
+
+
+@pytest.fixture(autouse=True)
+def _no_claims() -> Iterator[None]:
+    claims._claims.clear()  # noqa: SLF001
+    yield
+    assert claims._claims == {}, "nobody has it any more"  # noqa: SLF001
+
+
+@pytest.fixture
+def service() -> FakeService:
+    return FakeService()
+
+
+def a_hold(service: FakeService, *, wait: float | None = 0.0) -> Hold:
+    return Hold(Wanted(TERMS, wait, ""), Session(SELF, 10.0, boottime), FakeChannel(service), None, set())
+
+
+def an_async_hold(service: FakeService, *, wait: float | None = 0.0) -> AsyncHold:
+    return AsyncHold(Wanted(TERMS, wait, ""), Session(SELF, 10.0, boottime), FakeAsyncChannel(service), None, set())
+
+
+def threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if TERMS.resource in thread.name]
+
+
+def join() -> None:
+    for thread in threading.enumerate():
+        if TERMS.resource in thread.name:
+            thread.join(30)
+    assert threads() == []
+
+
+def test_a_block_takes_the_lock_and_gives_it_back_and_no_thread_stays(service: FakeService) -> None:
+    with a_hold(service) as operation:
+        assert service.state == pb.OPERATION_STATE_LOCKED
+        assert operation.fencing_token == 1
+        assert sorted(threads()) == [f"renews {TERMS.resource}", f"watches {TERMS.resource}"]
+    assert service.state == pb.OPERATION_STATE_SUCCEEDED
+    assert service.names() == ["ProposeOperation", "CompleteOperation"]
+    join()
+
+
+async def test_an_async_block_takes_the_lock_and_gives_it_back_and_no_task_stays(service: FakeService) -> None:
+    before = asyncio.all_tasks()
+    async with an_async_hold(service) as operation:
+        assert operation.fencing_token == 1
+        assert len(asyncio.all_tasks() - before) == 2
+    assert asyncio.all_tasks() == before
+    assert service.names() == ["ProposeOperation", "CompleteOperation"]
+
+
+async def test_no_task_stays_of_a_block_that_its_lost_lock_ends(service: FakeService) -> None:
+    before = asyncio.all_tasks()
+    hold = an_async_hold(service)
+    with pytest.raises(LockLostError):
+        async with hold:
+            assert hold._tenure is not None  # noqa: SLF001
+            hold._tenure.lose(Loss.CANCELLED)  # noqa: SLF001
+    assert asyncio.all_tasks() == before
+
+
+def test_a_hold_may_be_entered_again_when_it_was_left(service: FakeService) -> None:
+    hold = a_hold(service)
+    for fencing_token in (1, 2):
+        with hold as operation:
+            assert operation.fencing_token == fencing_token
+    join()
+
+
+def test_to_enter_a_hold_within_itself_is_refused_and_lets_nobody_else_in(service: FakeService) -> None:
+    hold = a_hold(service)
+    with hold:
+        with pytest.raises(HeldHereError), hold:
+            pass
+        with pytest.raises(HeldHereError), a_hold(service):
+            pass
+    assert service.names() == ["ProposeOperation", "CompleteOperation"]
+    join()
+
+
+async def test_to_enter_an_async_hold_within_itself_is_refused_and_lets_nobody_else_in(service: FakeService) -> None:
+    hold = an_async_hold(service)
+    async with hold:
+        with pytest.raises(HeldHereError):
+            await hold.__aenter__()
+        with pytest.raises(HeldHereError):
+            await an_async_hold(service).__aenter__()
+    assert service.names() == ["ProposeOperation", "CompleteOperation"]
+
+
+async def test_a_task_that_is_cancelled_while_it_waits_leaves_the_lock_of_the_other_hold_alone(
+    service: FakeService,
+) -> None:
+    async with an_async_hold(service):
+        waiting = asyncio.create_task(an_async_hold(service, wait=None).__aenter__())
+        for _ in range(10):
+            await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert service.lock_for == TERMS.lock_for
+    assert service.names() == ["ProposeOperation", "CompleteOperation"]
+
+
+def test_an_interrupt_while_it_waits_leaves_the_lock_of_the_other_hold_alone(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with a_hold(service):
+        monkeypatch.setattr("concurrent.futures.Future.result", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            a_hold(service, wait=None).__enter__()
+        assert service.lock_for == TERMS.lock_for
+    assert service.names() == ["ProposeOperation", "CompleteOperation"]
+    join()
+
+
+def test_a_lock_whose_answer_was_interrupted_is_let_go(service: FakeService) -> None:
+    interrupts = [KeyboardInterrupt()]
+
+    def interrupt(name: str) -> None:
+        if name == "ProposeOperation" and interrupts:
+            raise interrupts.pop()
+
+    service.after = interrupt
+    with pytest.raises(KeyboardInterrupt), a_hold(service):
+        pass
+    assert service.names() == ["ProposeOperation", "GetOperation", "ProposeOperation"]
+    assert service.lock_for == 1
+    assert threads() == []
+
+
+async def test_a_second_cancellation_while_a_lock_is_let_go_keeps_no_other_hold_out(service: FakeService) -> None:
+    answered = asyncio.Event()
+    for_ever = asyncio.Event()
+
+    class Hanging(FakeAsyncChannel):
+        def unary(self, rpc: Any) -> Any:
+            call = super().unary(rpc)
+
+            async def hangs(*args: Any, **more: Any) -> Any:
+                message = await call(*args, **more)
+                answered.set()
+                await for_ever.wait()
+                return message
+
+            return hangs
+
+    hold = AsyncHold(Wanted(TERMS, 0.0, ""), Session(SELF, 10.0, boottime), Hanging(service), None, set())
+    entering = asyncio.create_task(hold.__aenter__())
+    for calls in (1, 2):
+        await turns_until(lambda calls=calls: len(service.calls) == calls)  # type: ignore[misc]
+        entering.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await entering
+    assert service.names() == ["ProposeOperation", "GetOperation"]
+
+
+@pytest.mark.parametrize("which", ["renews", "watches"])
+def test_a_lock_that_no_thread_can_keep_is_let_go(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch, which: str
+) -> None:
+    start = threading.Thread.start
+
+    def no_more(thread: threading.Thread) -> None:
+        if thread.name.startswith(which):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", no_more)
+    with pytest.raises(RuntimeError, match="can't start new thread"), a_hold(service):
+        pass
+    assert service.names() == ["ProposeOperation", "GetOperation", "ProposeOperation"]
+    assert service.lock_for == 1
+    join()
+
+
+def test_who_gives_up_waits_for_a_block_that_is_just_ending(service: FakeService) -> None:
+    hold = a_hold(service)
+    seen: list[bool] = []
+    giving_up = threading.Thread(target=hold.give_up)
+
+    def completing(name: str) -> None:
+        if name == "CompleteOperation":
+            giving_up.start()
+            giving_up.join(0.2)
+            seen.append(giving_up.is_alive())
+
+    service.before = completing
+    with hold:
+        pass
+    giving_up.join(30)
+    assert seen == [True]
+    assert service.names() == ["ProposeOperation", "CompleteOperation"]
+    join()
+
+
+def test_who_gives_up_because_the_lock_is_lost_does_not_wait_for_itself(service: FakeService) -> None:
+    hold: Hold
+    clock = PushedClock()
+    told: list[Loss] = []
+
+    def on_lost(error: LockLostError) -> None:
+        told.append(error.loss)
+        hold.give_up()
+
+    hold = Hold(Wanted(TERMS, 0.0, ""), Session(SELF, 1e6, clock), FakeChannel(service), on_lost, set())
+    with pytest.raises(LockLostError), hold:
+        clock.push(30)
+    assert told == [Loss.RAN_OUT]
+    join()
+
+
+def test_an_interrupt_in_the_midst_of_the_completion_leaves_no_lock_behind(service: FakeService) -> None:
+    def interrupt(name: str) -> None:
+        if name == "CompleteOperation":
+            raise KeyboardInterrupt
+
+    service.before = interrupt
+    with pytest.raises(KeyboardInterrupt), a_hold(service):
+        pass
+    assert service.names() == ["ProposeOperation", "GetOperation", "ProposeOperation"]
+    assert service.lock_for == 1
+    join()
+
+
+class SlowChannel(FakeAsyncChannel):
+    """Leads to a service that takes its time with completions."""
+
+    def __init__(self, service: FakeService) -> None:
+        super().__init__(service)
+        self.is_completing = asyncio.Event()
+        self.may_complete = asyncio.Event()
+
+    def unary(self, rpc: Any) -> Any:
+        if rpc is not COMPLETE:
+            return super().unary(rpc)
+        return lambda *args, **more: _Slow(self, super(SlowChannel, self).unary(rpc)(*args, **more))
+
+
+class _Slow:
+    def __init__(self, channel: SlowChannel, call: Any) -> None:
+        self._channel, self._call = channel, call
+
+    def __await__(self) -> Any:
+        return self._carry_out().__await__()
+
+    async def _carry_out(self) -> Any:
+        self._channel.is_completing.set()
+        await self._channel.may_complete.wait()
+        return await self._call
+
+    async def trailing_metadata(self) -> Any:
+        return await self._call.trailing_metadata()
+
+
+async def a_block(hold: AsyncHold) -> None:
+    async with hold:
+        pass
+
+
+async def test_who_gives_up_waits_for_an_async_block_that_is_just_ending(service: FakeService) -> None:
+    channel = SlowChannel(service)
+    hold = AsyncHold(Wanted(TERMS, 0.0, ""), Session(SELF, 30.0, boottime), channel, None, set())
+    ending = asyncio.create_task(a_block(hold))
+    await channel.is_completing.wait()
+    giving_up = asyncio.create_task(hold.give_up())
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not giving_up.done()
+    channel.may_complete.set()
+    await asyncio.gather(ending, giving_up)
+    assert service.names() == ["ProposeOperation", "CompleteOperation"]
+
+
+async def test_a_cancellation_in_the_midst_of_the_completion_leaves_no_lock_behind(service: FakeService) -> None:
+    channel = SlowChannel(service)
+    hold = AsyncHold(Wanted(TERMS, 0.0, ""), Session(SELF, 30.0, boottime), channel, None, set())
+    ending = asyncio.create_task(a_block(hold))
+    await channel.is_completing.wait()
+    ending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await ending
+    assert service.names() == ["ProposeOperation", "GetOperation", "ProposeOperation"]
+    assert service.lock_for == 1
