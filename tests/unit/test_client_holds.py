@@ -34,7 +34,7 @@ def service() -> FakeService:
 
 
 def a_hold(service: FakeService, *, wait: float | None = 0.0) -> Hold:
-    return Hold(Wanted(TERMS, wait, ""), Session(SELF, 10.0, boottime), FakeChannel(service), None, set())
+    return Hold(Wanted(TERMS, wait, ""), Session(SELF, 60.0, boottime), FakeChannel(service), None, set())
 
 
 def an_async_hold(service: FakeService, *, wait: float | None = 0.0) -> AsyncHold:
@@ -214,6 +214,7 @@ def test_who_gives_up_waits_for_a_block_that_is_just_ending(service: FakeService
     with hold:
         pass
     giving_up.join(30)
+    assert not giving_up.is_alive()
     assert seen == [True]
     assert service.names() == ["ProposeOperation", "CompleteOperation"]
     join()

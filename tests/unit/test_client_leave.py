@@ -256,8 +256,17 @@ def test_what_is_not_its_lock_is_left_alone(clock: PushedClock, record: pb.Opera
     assert hand_back(clock, an_answer(record)).shape == ["GetOperation"]
 
 
-def test_a_resource_that_nobody_knows_needs_no_word(clock: PushedClock, caplog: pytest.LogCaptureFixture) -> None:
-    hand_back(clock, failing(NotFoundError))
+@pytest.mark.parametrize(
+    "script",
+    [
+        [failing(NotFoundError)],
+        [an_answer(a_record(LOCKED)), failing(FencingTokenMismatchError)],
+    ],
+)
+def test_a_lock_that_is_gone_already_needs_no_word(
+    clock: PushedClock, caplog: pytest.LogCaptureFixture, script: list[Any]
+) -> None:
+    assert hand_back(clock, *script).is_ended
     assert caplog.text == ""
 
 

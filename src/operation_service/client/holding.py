@@ -311,7 +311,8 @@ def hand_back(terms: Terms, session: Session) -> Flow[None]:
         if record.state == pb.OPERATION_STATE_LOCKED and is_ours:
             shortest = requests.propose(session.token, terms.changed(lock_for=1, disable_cancel=False))
             yield from exchange(PROPOSE, shortest, patience, record.fencing_token)
-    except NotFoundError:
+    except (NotFoundError, FencingTokenMismatchError):
+        # It is gone already: a completion that was under way too got through, say.
         pass
     except OperationServiceError as error:
         _log.warning("%s may stay locked until %d s have passed: %s", terms.resource, terms.lock_for, error)
