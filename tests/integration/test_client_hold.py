@@ -139,6 +139,22 @@ async def test_one_process_holds_a_resource_once(client: AsyncClient) -> None:
     assert await waiting > first
 
 
+async def test_a_proposal_beside_a_hold_of_the_same_process_needs_its_fencing_token(client: AsyncClient) -> None:
+    async with client.hold(PROJECT, NAME, lock_for=60) as operation:
+        with pytest.raises(HeldHereError):
+            await client.propose(PROJECT, NAME, lock_for=1)
+        assert operation.remaining > 1
+        await client.propose(PROJECT, NAME, lock_for=60, fencing_token=operation.fencing_token)
+
+
+async def test_nobody_would_await_what_is_called_when_the_lock_is_lost(client: AsyncClient) -> None:
+    async def on_lost(_: LockLostError) -> None:
+        raise AssertionError("nobody awaits it")
+
+    with pytest.raises(TypeError, match="on_lost must be a plain function"):
+        client.hold(PROJECT, NAME, on_lost=on_lost)  # type: ignore[arg-type]
+
+
 async def test_a_cancelled_hold_is_lost_at_once_and_everything_says_so(client: AsyncClient, peer: Peer) -> None:
     told: list[LockLostError] = []
     with pytest.raises(LockLostError) as lost:

@@ -21,7 +21,8 @@ from client_support import (
 )
 
 from n0stack.operation.v1alpha import operation_service_pb2 as pb
-from operation_service.client import claims, holding
+from operation_service.client import acquiring, claims
+from operation_service.client.acquiring import Wanted
 from operation_service.client.claims import Claim
 from operation_service.client.errors import (
     InvalidArgumentError,
@@ -31,7 +32,6 @@ from operation_service.client.errors import (
     UnavailableError,
     WatchEndedError,
 )
-from operation_service.client.holding import Wanted
 
 SUCCEEDED, FAILED, CANCELLED = (
     pb.OPERATION_STATE_SUCCEEDED,
@@ -55,7 +55,7 @@ def clock() -> PushedClock:
 def acquire(clock: PushedClock, *script: Any, wait: float | None = 60.0, log_message: str = "") -> Played:
     session = a_session(clock)
     return play(
-        holding.acquire(Wanted(TERMS, wait, log_message), session, Claim(TERMS.resource, session)), clock, *script
+        acquiring.acquire(Wanted(TERMS, wait, log_message), session, Claim(TERMS.resource, session)), clock, *script
     )
 
 

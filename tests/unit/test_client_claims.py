@@ -7,10 +7,10 @@ import pytest
 from client_support import OTHER, TERMS, After, PushedClock, a_session, an_answer, play
 
 from operation_service.client import claims
+from operation_service.client.acquiring import Wanted, acquire
 from operation_service.client.claims import Claim
 from operation_service.client.errors import HeldHereError
 from operation_service.client.flows import Await
-from operation_service.client.holding import Wanted, acquire
 from operation_service.client.session import Session
 
 RESOURCE = TERMS.resource

@@ -12,12 +12,12 @@ from unit_support import turns_until
 
 from n0stack.operation.v1alpha import operation_service_pb2 as pb
 from operation_service.client import claims
-from operation_service.client.aio_hold import AsyncHold
-from operation_service.client.blocking_hold import Hold
+from operation_service.client.acquiring import Wanted
+from operation_service.client.aio_hold import AsyncEntry, AsyncHold
+from operation_service.client.blocking_hold import Entry, Hold
 from operation_service.client.clock import boottime
 from operation_service.client.errors import HeldHereError, LockLostError, Loss
-from operation_service.client.holding import Wanted
-from operation_service.client.rpcs import COMPLETE
+from operation_service.client.rpcs import COMPLETE, PROPOSE, Rpc
 from operation_service.client.session import Session
 
 
@@ -39,6 +39,17 @@ def a_hold(service: FakeService, *, wait: float | None = 0.0) -> Hold:
 
 def an_async_hold(service: FakeService, *, wait: float | None = 0.0) -> AsyncHold:
     return AsyncHold(Wanted(TERMS, wait, ""), Session(SELF, 10.0, boottime), FakeAsyncChannel(service), None, set())
+
+
+def entered_into(service: FakeService) -> tuple[Hold, set[Entry]]:
+    """A hold, and where its entries are."""
+    entries: set[Entry] = set()
+    return Hold(Wanted(TERMS, 0.0, ""), Session(SELF, 60.0, boottime), FakeChannel(service), None, entries), entries
+
+
+def give_up(entries: set[Entry]) -> None:
+    for entry in list(entries):
+        entry.give_up()
 
 
 def threads() -> list[str]:
@@ -73,11 +84,9 @@ async def test_an_async_block_takes_the_lock_and_gives_it_back_and_no_task_stays
 
 async def test_no_task_stays_of_a_block_that_its_lost_lock_ends(service: FakeService) -> None:
     before = asyncio.all_tasks()
-    hold = an_async_hold(service)
     with pytest.raises(LockLostError):
-        async with hold:
-            assert hold._tenure is not None  # noqa: SLF001
-            hold._tenure.lose(Loss.CANCELLED)  # noqa: SLF001
+        async with an_async_hold(service) as operation:
+            operation._tenure.lose(Loss.CANCELLED)  # noqa: SLF001
     assert asyncio.all_tasks() == before
 
 
@@ -200,9 +209,9 @@ def test_a_lock_that_no_thread_can_keep_is_let_go(
 
 
 def test_who_gives_up_waits_for_a_block_that_is_just_ending(service: FakeService) -> None:
-    hold = a_hold(service)
+    hold, entries = entered_into(service)
     seen: list[bool] = []
-    giving_up = threading.Thread(target=hold.give_up)
+    giving_up = threading.Thread(target=give_up, args=(entries,))
 
     def completing(name: str) -> None:
         if name == "CompleteOperation":
@@ -220,16 +229,50 @@ def test_who_gives_up_waits_for_a_block_that_is_just_ending(service: FakeService
     join()
 
 
+def test_who_gives_up_waits_for_a_proposal_that_is_under_way(service: FakeService) -> None:
+    hold, entries = entered_into(service)
+    giving_up = threading.Thread(target=give_up, args=(entries,))
+
+    def proposing(name: str) -> None:
+        if name == "ProposeOperation":
+            giving_up.start()
+            giving_up.join(0.2)
+            assert giving_up.is_alive()
+
+    service.after = proposing
+    with pytest.raises(LockLostError) as lost, hold:
+        giving_up.join(30)
+    assert lost.value.loss is Loss.GIVEN_UP
+    assert service.state == pb.OPERATION_STATE_FAILED
+    join()
+
+
+async def test_who_gives_up_waits_for_an_async_proposal_that_is_under_way(service: FakeService) -> None:
+    entries: set[AsyncEntry] = set()
+    channel = SlowChannel(service, PROPOSE)
+    hold = AsyncHold(Wanted(TERMS, 0.0, ""), Session(SELF, 30.0, boottime), channel, None, entries)
+    block = asyncio.create_task(a_block(hold))
+    await channel.is_under_way.wait()
+    (entry,) = entries
+    giving_up = asyncio.create_task(entry.give_up())
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not giving_up.done()
+    channel.may_go_on.set()
+    await asyncio.wait([block, giving_up])
+    assert service.state in {pb.OPERATION_STATE_FAILED, pb.OPERATION_STATE_SUCCEEDED}
+
+
 def test_who_gives_up_because_the_lock_is_lost_does_not_wait_for_itself(service: FakeService) -> None:
-    hold: Hold
+    entries: set[Entry] = set()
     clock = PushedClock()
     told: list[Loss] = []
 
     def on_lost(error: LockLostError) -> None:
         told.append(error.loss)
-        hold.give_up()
+        give_up(entries)
 
-    hold = Hold(Wanted(TERMS, 0.0, ""), Session(SELF, 1e6, clock), FakeChannel(service), on_lost, set())
+    hold = Hold(Wanted(TERMS, 0.0, ""), Session(SELF, 1e6, clock), FakeChannel(service), on_lost, entries)
     with pytest.raises(LockLostError), hold:
         clock.push(30)
     assert told == [Loss.RAN_OUT]
@@ -250,15 +293,16 @@ def test_an_interrupt_in_the_midst_of_the_completion_leaves_no_lock_behind(servi
 
 
 class SlowChannel(FakeAsyncChannel):
-    """Leads to a service that takes its time with completions."""
+    """Leads to a service that takes its time with some calls."""
 
-    def __init__(self, service: FakeService) -> None:
+    def __init__(self, service: FakeService, slow: Rpc[Any, Any] = COMPLETE) -> None:
         super().__init__(service)
-        self.is_completing = asyncio.Event()
-        self.may_complete = asyncio.Event()
+        self.slow = slow
+        self.is_under_way = asyncio.Event()
+        self.may_go_on = asyncio.Event()
 
     def unary(self, rpc: Any) -> Any:
-        if rpc is not COMPLETE:
+        if rpc is not self.slow:
             return super().unary(rpc)
         return lambda *args, **more: _Slow(self, super(SlowChannel, self).unary(rpc)(*args, **more))
 
@@ -271,8 +315,8 @@ class _Slow:
         return self._carry_out().__await__()
 
     async def _carry_out(self) -> Any:
-        self._channel.is_completing.set()
-        await self._channel.may_complete.wait()
+        self._channel.is_under_way.set()
+        await self._channel.may_go_on.wait()
         return await self._call
 
     async def trailing_metadata(self) -> Any:
@@ -286,14 +330,16 @@ async def a_block(hold: AsyncHold) -> None:
 
 async def test_who_gives_up_waits_for_an_async_block_that_is_just_ending(service: FakeService) -> None:
     channel = SlowChannel(service)
-    hold = AsyncHold(Wanted(TERMS, 0.0, ""), Session(SELF, 30.0, boottime), channel, None, set())
+    entries: set[AsyncEntry] = set()
+    hold = AsyncHold(Wanted(TERMS, 0.0, ""), Session(SELF, 30.0, boottime), channel, None, entries)
     ending = asyncio.create_task(a_block(hold))
-    await channel.is_completing.wait()
-    giving_up = asyncio.create_task(hold.give_up())
+    await channel.is_under_way.wait()
+    (entry,) = entries
+    giving_up = asyncio.create_task(entry.give_up())
     for _ in range(20):
         await asyncio.sleep(0)
     assert not giving_up.done()
-    channel.may_complete.set()
+    channel.may_go_on.set()
     await asyncio.gather(ending, giving_up)
     assert service.names() == ["ProposeOperation", "CompleteOperation"]
 
@@ -302,7 +348,7 @@ async def test_a_cancellation_in_the_midst_of_the_completion_leaves_no_lock_behi
     channel = SlowChannel(service)
     hold = AsyncHold(Wanted(TERMS, 0.0, ""), Session(SELF, 30.0, boottime), channel, None, set())
     ending = asyncio.create_task(a_block(hold))
-    await channel.is_completing.wait()
+    await channel.is_under_way.wait()
     ending.cancel()
     with pytest.raises(asyncio.CancelledError):
         await ending

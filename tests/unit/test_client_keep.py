@@ -24,7 +24,7 @@ from client_support import (
 )
 
 from n0stack.operation.v1alpha import operation_service_pb2 as pb
-from operation_service.client import holding
+from operation_service.client import keeping
 from operation_service.client.errors import (
     EtcdOutOfSpaceError,
     FencingTokenMismatchError,
@@ -37,7 +37,7 @@ from operation_service.client.errors import (
     TooManyWatchesError,
     UnavailableError,
 )
-from operation_service.client.flows import Rest
+from operation_service.client.flows import Renew, Rest
 from operation_service.client.tenure import Tenure
 
 SUCCEEDED, FAILED, CANCELLED = (
@@ -59,7 +59,7 @@ def loss_of(tenure: Tenure) -> Loss | None:
 
 def renew(tenure: Tenure, clock: PushedClock, *script: Any, lock_for: int | None = None) -> Played:
     terms = tenure.terms.changed(lock_for, None)
-    return play(holding.renew(tenure, a_session(clock), terms), clock, *script)
+    return play(keeping.renew(tenure, a_session(clock), terms), clock, *script)
 
 
 def test_it_names_its_lock_so_that_it_never_takes_a_new_one(clock: PushedClock) -> None:
@@ -78,7 +78,7 @@ def test_one_attempt_leaves_time_for_others(clock: PushedClock, lock_for: int, t
 
 def test_it_is_tried_for_as_long_as_the_lock_lasts_and_no_longer(clock: PushedClock) -> None:
     tenure = a_tenure(clock, lock_for=30)
-    played = play_without_answers(holding.renew(tenure, a_session(clock), tenure.terms), clock)
+    played = play_without_answers(keeping.renew(tenure, a_session(clock), tenure.terms), clock)
     assert isinstance(played.error, UnavailableError)
     assert START + 25 < clock() <= tenure.deadline + 0.1
     assert loss_of(tenure) in (None, Loss.RAN_OUT)
@@ -143,9 +143,10 @@ def test_terms_that_cannot_be_sent_do_not_cost_the_lock(clock: PushedClock, lock
 
 def test_it_renews_at_a_third_of_the_time_again_and_again(clock: PushedClock) -> None:
     tenure = a_tenure(clock, lock_for=30)
-    flow = holding.keep(tenure, a_session(clock))
-    step, renewed_at = next(flow), []
-    for _ in range(6):
+    flow = keeping.keep(tenure, a_session(clock))
+    renewed_at: list[float] = []
+    step = next(flow)
+    while len(renewed_at) < 3:
         if isinstance(step, Rest):
             clock.push(step.seconds)
             step = flow.send(False)
@@ -159,7 +160,7 @@ def test_it_renews_at_a_third_of_the_time_again_and_again(clock: PushedClock) ->
 
 def test_it_goes_on_after_failures_until_the_deadline_and_says_then_why(clock: PushedClock) -> None:
     tenure = a_tenure(clock, lock_for=30)
-    played = play_without_answers(holding.keep(tenure, a_session(clock)), clock)
+    played = play_without_answers(keeping.keep(tenure, a_session(clock)), clock)
     assert played.shape.count("Renew") > 5
     assert START + 30 * 0.999 <= clock() <= START + 30 * 0.999 + 2
     with pytest.raises(LockLostError) as caught:
@@ -170,22 +171,32 @@ def test_it_goes_on_after_failures_until_the_deadline_and_says_then_why(clock: P
 
 def test_it_waits_for_as_long_as_it_is_told_to_but_not_past_the_deadline(clock: PushedClock) -> None:
     tenure = a_tenure(clock, lock_for=30)
-    played = play(holding.keep(tenure, a_session(clock)), clock, failing(EtcdOutOfSpaceError, retry_after=600.0))
-    assert played.rests == [10, pytest.approx(30 * 0.999 - 10)]
+    played = play(keeping.keep(tenure, a_session(clock)), clock, failing(EtcdOutOfSpaceError, retry_after=600.0))
+    assert sum(played.rests[:2]) == 10
+    assert sum(played.rests[2:]) == pytest.approx(30 * 0.999 - 10)
     assert loss_of(tenure) is Loss.RAN_OUT
 
 
 def test_it_ends_when_a_renewal_finds_the_lock_lost(clock: PushedClock) -> None:
     tenure = a_tenure(clock)
     lost = LockLostError(TERMS.resource, Loss.TAKEN_OVER, FENCE)
-    played = play(holding.keep(tenure, a_session(clock)), clock, lost)
-    assert (played.shape, played.is_ended, played.error) == (["Rest", "Renew"], True, None)
+    played = play(keeping.keep(tenure, a_session(clock)), clock, lost)
+    assert (played.shape, played.is_ended, played.error) == (["Rest", "Rest", "Renew"], True, None)
+
+
+def test_it_looks_at_the_clock_now_and_then_as_a_wait_does_not_count_the_time_of_a_suspension(
+    clock: PushedClock,
+) -> None:
+    flow = keeping.keep(a_tenure(clock, lock_for=3_600), a_session(clock))
+    assert next(flow) == Rest(5)
+    clock.push(1_300)  # the machine was suspended, and the wait goes on where it was
+    assert isinstance(flow.send(False), Renew)
 
 
 @pytest.mark.parametrize("end", [Tenure.end, lambda tenure: tenure.lose(Loss.CANCELLED)])
 def test_the_renewing_ends_with_the_lock(clock: PushedClock, end: Any) -> None:
     tenure = a_tenure(clock)
-    flow = holding.keep(tenure, a_session(clock))
+    flow = keeping.keep(tenure, a_session(clock))
     assert isinstance(next(flow), Rest)
     end(tenure)
     with pytest.raises(StopIteration):
@@ -208,19 +219,19 @@ def test_the_loss_is_noted_as_soon_as_it_is_told(
     clock: PushedClock, state: pb.OperationState.ValueType, fencing_token: int, loss: Loss
 ) -> None:
     tenure = a_tenure(clock)
-    played = play(holding.watch_over(tenure), clock, None, told(LOCKED), told(state, fencing_token=fencing_token))
+    played = play(keeping.watch_over(tenure), clock, None, told(LOCKED), told(state, fencing_token=fencing_token))
     assert (loss_of(tenure), played.is_ended, played.shape) == (loss, True, ["Open", "Read", "Read"])
 
 
 def test_its_own_renewals_and_longer_names_say_nothing(clock: PushedClock) -> None:
     tenure = a_tenure(clock)
     longer = told(CANCELLED, name=f"{TERMS.name}/disk", fencing_token=FENCE + 7)
-    played = play(holding.watch_over(tenure), clock, None, told(LOCKED), longer, told(LOCKED))
+    played = play(keeping.watch_over(tenure), clock, None, told(LOCKED), longer, told(LOCKED))
     assert (loss_of(tenure), played.is_ended) == (None, False)
 
 
 def test_it_begins_with_what_is_there_and_has_no_end_of_its_own(clock: PushedClock) -> None:
-    [watch] = play(holding.watch_over(a_tenure(clock)), clock).opened
+    [watch] = play(keeping.watch_over(a_tenure(clock)), clock).opened
     assert (watch.request.project, watch.request.name_prefix, watch.request.start_revision, watch.timeout) == (
         TERMS.project,
         TERMS.name,
@@ -231,7 +242,7 @@ def test_it_begins_with_what_is_there_and_has_no_end_of_its_own(clock: PushedClo
 
 def test_a_watch_that_breaks_is_begun_anew_after_pauses_that_grow(clock: PushedClock) -> None:
     tenure = a_tenure(clock, lock_for=86_400)
-    played = play(holding.watch_over(tenure), clock, *(failing(UnavailableError) for _ in range(8)))
+    played = play(keeping.watch_over(tenure), clock, *(failing(UnavailableError) for _ in range(8)))
     assert played.shape == ["Open", "Rest"] * 8 + ["Open"]
     assert played.rests[0] <= 0.1
     assert played.rests[-1] >= 1.0
@@ -240,19 +251,19 @@ def test_a_watch_that_breaks_is_begun_anew_after_pauses_that_grow(clock: PushedC
 def test_the_pauses_are_short_again_once_it_was_told_something(clock: PushedClock) -> None:
     tenure = a_tenure(clock, lock_for=86_400)
     broken = [failing(UnavailableError) for _ in range(6)]
-    played = play(holding.watch_over(tenure), clock, *broken, None, told(LOCKED), failing(UnavailableError))
+    played = play(keeping.watch_over(tenure), clock, *broken, None, told(LOCKED), failing(UnavailableError))
     assert played.rests[-1] <= 0.1
 
 
 def test_any_failure_leaves_the_lock_to_its_renewals(clock: PushedClock) -> None:
     tenure = a_tenure(clock)
-    played = play(holding.watch_over(tenure), clock, failing(InvalidArgumentError), failing(TooManyWatchesError))
+    played = play(keeping.watch_over(tenure), clock, failing(InvalidArgumentError), failing(TooManyWatchesError))
     assert (loss_of(tenure), played.is_ended) == (None, False)
 
 
 def test_the_watching_ends_with_the_lock(clock: PushedClock) -> None:
     tenure = a_tenure(clock)
-    flow = holding.watch_over(tenure)
+    flow = keeping.watch_over(tenure)
     next(flow)
     tenure.end()
     step = flow.throw(failing(UnavailableError))

@@ -27,7 +27,7 @@ from google.rpc.code_pb2 import Code
 from google.rpc.status_pb2 import Status
 
 from n0stack.operation.v1alpha import operation_service_pb2 as pb
-from operation_service.client import holding, requests
+from operation_service.client import acquiring, keeping, leaving, requests
 from operation_service.client.errors import (
     ContentionError,
     EtcdOutOfSpaceError,
@@ -62,7 +62,7 @@ def loss_of(tenure: Tenure) -> Loss | None:
 
 
 def leave(clock: PushedClock, tenure: Tenure, error: BaseException | None, *script: Any) -> Played:
-    return play(holding.leave(tenure, a_session(clock), error), clock, *script)
+    return play(leaving.leave(tenure, a_session(clock), error), clock, *script)
 
 
 def test_a_block_that_ends_by_itself_succeeds(clock: PushedClock) -> None:
@@ -77,7 +77,7 @@ def test_a_block_that_ends_by_itself_succeeds(clock: PushedClock) -> None:
 
 def test_the_lock_is_over_before_it_is_given_back_so_that_nobody_renews_it(clock: PushedClock) -> None:
     tenure = a_tenure(clock)
-    next(holding.leave(tenure, a_session(clock), None))
+    next(leaving.leave(tenure, a_session(clock), None))
     assert tenure.is_over
 
 
@@ -182,7 +182,7 @@ def test_a_lock_that_the_service_does_not_know_any_more_is_a_loss(
 
 
 def log(tenure: Tenure, clock: PushedClock, *script: Any) -> Played:
-    return play(holding.log(tenure, a_session(clock), "a step"), clock, *script)
+    return play(keeping.log(tenure, a_session(clock), "a step"), clock, *script)
 
 
 def test_a_line_is_written_only_with_the_lock_that_it_is_about(clock: PushedClock) -> None:
@@ -213,7 +213,7 @@ def test_what_is_lost_is_not_written_to(clock: PushedClock) -> None:
 
 def test_who_holds_is_told_before_the_operation_is_completed_as_failed(clock: PushedClock) -> None:
     tenure = a_tenure(clock)
-    flow = holding.give_up(tenure, a_session(clock))
+    flow = leaving.give_up(tenure, a_session(clock))
     step = next(flow)
     assert loss_of(tenure) is Loss.GIVEN_UP
     assert isinstance(step, Send)
@@ -225,17 +225,17 @@ def test_who_holds_is_told_before_the_operation_is_completed_as_failed(clock: Pu
 def test_there_is_nothing_to_give_up_where_nothing_is_held(clock: PushedClock, end: Any) -> None:
     tenure = a_tenure(clock)
     end(tenure)
-    assert play(holding.give_up(tenure, a_session(clock)), clock).shape == []
+    assert play(leaving.give_up(tenure, a_session(clock)), clock).shape == []
 
 
 def test_a_failure_is_logged(clock: PushedClock, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        play(holding.give_up(a_tenure(clock), a_session(clock)), clock, failing(EtcdOutOfSpaceError))
+        play(leaving.give_up(a_tenure(clock), a_session(clock)), clock, failing(EtcdOutOfSpaceError))
     assert "stays locked until its time is over" in caplog.text
 
 
 def hand_back(clock: PushedClock, *script: Any) -> Played:
-    return play(holding.hand_back(TERMS.changed(None, disable_cancel=True), a_session(clock)), clock, *script)
+    return play(acquiring.hand_back(TERMS.changed(None, disable_cancel=True), a_session(clock)), clock, *script)
 
 
 def test_its_own_lock_runs_out_within_seconds(clock: PushedClock) -> None:
@@ -273,7 +273,7 @@ def test_a_lock_that_is_gone_already_needs_no_word(
 def test_it_takes_two_seconds_at_the_most_and_says_what_it_could_not_do(
     clock: PushedClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    played = play_without_answers(holding.hand_back(TERMS, a_session(clock)), clock)
+    played = play_without_answers(acquiring.hand_back(TERMS, a_session(clock)), clock)
     assert played.error is None
     assert clock() <= START + 2.1
     assert "may stay locked until 30 s have passed" in caplog.text
@@ -290,4 +290,4 @@ def test_it_takes_two_seconds_at_the_most_and_says_what_it_could_not_do(
     ],
 )
 def test_a_lock_may_be_held_if_nobody_knows_what_became_of_the_proposal(error: BaseException, may_be: bool) -> None:
-    assert holding.may_be_held(error) is may_be
+    assert acquiring.may_be_held(error) is may_be

@@ -14,9 +14,9 @@ from operation_service.client import forks as _forks  # noqa: F401, before gRPC 
 
 # isort: split
 from operation_service.client.aio_client import AsyncClient
-from operation_service.client.aio_hold import AsyncHeldOperation
+from operation_service.client.aio_held import AsyncHeldOperation
 from operation_service.client.blocking_client import Client
-from operation_service.client.blocking_hold import HeldOperation
+from operation_service.client.blocking_held import HeldOperation
 from operation_service.client.changed import Changed
 from operation_service.client.errors import (
     AlreadyExistsError,

@@ -158,11 +158,15 @@ class AsyncSteps:
     Args:
         channel: The connection.
         renew: Renews the lock that the flow keeps.
+
+    Attributes:
+        is_sending: Whether the latest step is a call: its outcome may not be known yet, or not have been dealt with.
     """
 
     def __init__(self, channel: AsyncChannel, renew: Callable[[], Awaitable[None]] = _no_lock) -> None:
         self._channel = channel
         self._renew = renew
+        self.is_sending = False
         self._stream = AsyncStream(channel)
 
     async def run(self, flow: Flow[Result]) -> Result:
@@ -188,6 +192,7 @@ class AsyncSteps:
                 self._stream.drop()
 
     async def _take(self, step: Step) -> Any:  # noqa: ANN401, what a step brings depends on the step
+        self.is_sending = isinstance(step, Send)
         match step:
             case Send():
                 return await self._send(step)

@@ -1,6 +1,7 @@
 """The client for asyncio."""
 
 import asyncio
+import inspect
 from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -12,14 +13,15 @@ from google.rpc.status_pb2 import Status
 from n0stack.operation.v1alpha import operation_service_pb2 as pb
 from n0stack.protobuf.operation_pb2 import Operation
 from operation_service.client import requests, rpcs
+from operation_service.client.acquiring import Wanted
 from operation_service.client.aio import AsyncChannel, AsyncSteps, AsyncStream
-from operation_service.client.aio_hold import AsyncHold
+from operation_service.client.aio_hold import AsyncEntry, AsyncHold
 from operation_service.client.changed import Changed
+from operation_service.client.claims import Claim
 from operation_service.client.clock import Clock, boottime
 from operation_service.client.cursor import Cursor
 from operation_service.client.errors import OperationServiceError
 from operation_service.client.flows import Open, exchange
-from operation_service.client.holding import Wanted
 from operation_service.client.session import Session
 from operation_service.client.tenure import LostCallback
 from operation_service.client.terms import Terms
@@ -56,7 +58,7 @@ class AsyncClient:
     ) -> None:
         self._session = Session(peer_token, timeout, clock)
         self._channel = AsyncChannel(target, credentials, options)
-        self._holds: set[AsyncHold] = set()
+        self._entries: set[AsyncEntry] = set()
 
     async def __aenter__(self) -> Self:
         return self
@@ -68,8 +70,9 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Close the connection. Operations that are held yet are completed as failed: nobody would renew them."""
-        for hold in list(self._holds):
-            await hold.give_up()
+        self._session.is_closing = True
+        for entry in list(self._entries):
+            await entry.give_up()
         await self._channel.close()
 
     @property
@@ -99,16 +102,19 @@ class AsyncClient:
             lock_for: For how many seconds to lock the resource, from each renewal on: as long as others have to wait
                 should this process die.
             disable_cancel: Whether nobody may cancel the operation.
-            wait: For how many seconds to wait for a resource that is locked. None: for ever.
+            wait: For how many seconds to wait for a resource that is locked, or for a service that is not there. None:
+                for ever.
             log_message: The first line of the log.
-            on_lost: Called once with the LockLostError when the lock is lost.
+            on_lost: Called once with the LockLostError when the lock is lost; a function, not a coroutine function.
 
         Returns:
             What `async with` takes; it gives an AsyncHeldOperation. Entering it raises LockedError if the resource did
             not become free in time; leaving it raises LockLostError if the lock was lost and nobody has noticed.
         """
+        if inspect.iscoroutinefunction(on_lost):
+            raise TypeError("on_lost must be a plain function: nobody awaits it")
         terms = Terms(project, name, lock_for, disable_cancel)
-        return AsyncHold(Wanted(terms, wait, log_message), self._session, self._channel, on_lost, self._holds)
+        return AsyncHold(Wanted(terms, wait, log_message), self._session, self._channel, on_lost, self._entries)
 
     async def create(
         self,
@@ -153,8 +159,14 @@ class AsyncClient:
             disable_cancel: Whether nobody may cancel the operation while it is locked.
             log_message: A line to add to the log.
             fencing_token: The lock that is to be renewed, so that this never takes a new one. None: whichever.
+
+        Raises:
+            HeldHereError: A hold of this process has the resource, and no fencing token is given: this would change
+                the hold's lock, and it would not know.
         """
         terms = Terms(project, name, lock_for, disable_cancel)
+        if fencing_token is None:
+            Claim(terms.resource, self._session).check_free()
         request = requests.propose(self.peer_token, terms, log_message)
         return await AsyncSteps(self._channel).run(requests.change(self._session, rpcs.PROPOSE, request, fencing_token))
 
@@ -231,8 +243,8 @@ class AsyncClient:
         """Yield every change, expiries included, until the iterator is closed.
 
         It goes on by itself after an interruption, however long; what was committed together with the last change that
-        it told may then be told again. It ends with RevisionCompactedError if etcd has compacted away what it missed
-        meanwhile.
+        it told may then be told again. One that had nothing to tell yet begins anew, with what is there by then. It
+        ends with RevisionCompactedError if etcd has compacted away what it missed meanwhile.
 
         Args:
             project: Only of this project. Empty: of all.

@@ -2,92 +2,122 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable
 from types import TracebackType
 
-from n0stack.protobuf.operation_pb2 import Operation
-from operation_service.client import holding
+from operation_service.client import acquiring, keeping, leaving
+from operation_service.client.acquiring import Wanted
 from operation_service.client.aio import AsyncChannel, AsyncSteps
+from operation_service.client.aio_held import AsyncHeldOperation
 from operation_service.client.claims import Claim
-from operation_service.client.errors import LockLostError
-from operation_service.client.flows import Answer
-from operation_service.client.held import Held
-from operation_service.client.holding import Wanted
+from operation_service.client.loops import in_loop
 from operation_service.client.session import Session
 from operation_service.client.tenure import LostCallback, Tenure
 
 
-class AsyncLost:
-    """Tells when a lock is lost; like an asyncio.Event that only the lock's end can set.
+class AsyncEntry:
+    """One entry into a hold, from its first proposal to the end of its block.
 
     Args:
-        tenure: The lock.
+        wanted: What to acquire.
+        session: Whose it is.
+        channel: The connection.
+        on_lost: Called once with the error if the lock is lost.
     """
 
-    def __init__(self, tenure: Tenure) -> None:
-        self._tenure = tenure
-        self._is_over = asyncio.Event()
-        tenure.when_over(_in_loop(self._is_over.set))
-
-    def is_set(self) -> bool:
-        """Whether the lock is lost. It looks at the clock: after a sleep past the deadline it is, at once."""
-        return self._tenure.lost() is not None
-
-    async def wait(self) -> bool:
-        """Wait until the lock is lost or given back; return whether it is lost."""
-        if not self.is_set():
-            await self._is_over.wait()
-        return self.is_set()
-
-    @property
-    def error(self) -> LockLostError | None:
-        """How the lock was lost, or None while it is not."""
-        return self._tenure.lost()
-
-
-class AsyncHeldOperation(Held):
-    """An operation that this process holds.
-
-    Attributes:
-        lost: An event that is set when the lock is lost.
-        proposed: The operation as it was when the lock was taken: with the request to carry out, and with the log of
-            whoever held it before and did not finish.
-    """
-
-    def __init__(self, tenure: Tenure, proposed: Operation, session: Session, channel: AsyncChannel) -> None:
-        super().__init__(tenure, proposed)
-        self.lost = AsyncLost(tenure)
+    def __init__(self, wanted: Wanted, session: Session, channel: AsyncChannel, on_lost: LostCallback | None) -> None:
+        self._wanted = wanted
         self._session = session
         self._channel = channel
-        self._renewing = asyncio.Lock()
+        self._on_lost = on_lost
+        # Of this entry alone: while the block lasts, another task may try to enter the very same hold.
+        self._claim = Claim(wanted.terms.resource, session)
+        self._acquiring = AsyncSteps(channel)
+        self._tenure: Tenure | None = None
+        self._is_settled = asyncio.Event()
+        self._has_left = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
 
-    async def log(self, message: str) -> None:
-        """Add a line to the operation's log.
-
-        Args:
-            message: The line, up to 4 KiB.
-
-        Raises:
-            LockLostError: The lock is lost; nothing was written.
-            OperationServiceError: As the call failed. It is not repeated if its outcome is unknown, as the line could
-                then stand there twice.
-        """
-        await AsyncSteps(self._channel).run(holding.log(self._tenure, self._session, message))
-
-    async def renew(self, *, lock_for: int | None = None, disable_cancel: bool | None = None) -> None:
-        """Renew the lock now, and from now on so.
-
-        Args:
-            lock_for: For how many seconds. None: as before.
-            disable_cancel: Whether nobody may cancel the operation. None: as before.
+    async def begin(self) -> AsyncHeldOperation:
+        """Take the lock, and begin to keep it.
 
         Raises:
-            LockLostError: The lock is lost.
-            OperationServiceError: As the call failed; the lock may last yet.
+            OperationServiceError: It was not to be had.
         """
-        async with self._renewing:
-            terms = self._tenure.terms.changed(lock_for, disable_cancel)
-            await AsyncSteps(self._channel).run(holding.renew(self._tenure, self._session, terms))
+        try:
+            return await self._acquire()
+        except BaseException as error:
+            await self._undo(error)
+            raise
+        finally:
+            self._is_settled.set()
+
+    async def leave(self, error: BaseException | None) -> None:
+        """Complete the operation.
+
+        Args:
+            error: What ended the block.
+
+        Raises:
+            LockLostError: The lock was lost, and nothing else ended the block.
+            OperationServiceError: The operation could not be completed, and nothing else ended the block.
+        """
+        tenure = self._tenure
+        if tenure is None:
+            return
+        try:
+            await AsyncSteps(self._channel).run(leaving.leave(tenure, self._session, error))
+        except asyncio.CancelledError:
+            # In the midst of the completion, by a timeout around the block say: whether it got through nobody knows.
+            await AsyncSteps(self._channel).run(acquiring.hand_back(tenure.terms, self._session))
+            raise
+        finally:
+            self._claim.release()
+            self._has_left.set()
+            await self._stop()
+
+    async def give_up(self) -> None:
+        """Complete the operation as failed, if it is held: its client is about to be closed."""
+        if self._acquiring.is_sending:
+            # A proposal is under way: with its answer it is known what there is to give up.
+            await _wait(self._is_settled, acquiring.LAST_WORDS_SECONDS)
+        tenure = self._tenure
+        if tenure is None:
+            return
+        await AsyncSteps(self._channel).run(leaving.give_up(tenure, self._session))
+        if tenure.lost() is None:
+            # Its block is just ending, in another task, which needs the connection for that.
+            await _wait(self._has_left, self._session.timeout)
+
+    async def _acquire(self) -> AsyncHeldOperation:
+        answer = await self._acquiring.run(acquiring.acquire(self._wanted, self._session, self._claim))
+        tenure = Tenure(
+            self._wanted.terms,
+            answer.fencing_token,
+            answer.sent_at,
+            clock=self._session.clock,
+            on_lost=self._on_lost,
+        )
+        held = AsyncHeldOperation(tenure, answer.message, self._session, self._channel)
+        renewing = AsyncSteps(self._channel, held.renew).run(keeping.keep(tenure, self._session))
+        watching = AsyncSteps(self._channel).run(keeping.watch_over(tenure))
+        self._tasks = [asyncio.create_task(renewing), asyncio.create_task(watching)]
+        for task in self._tasks:
+            tenure.when_over(in_loop(task.cancel))
+        self._tenure = tenure
+        return held
+
+    async def _undo(self, error: BaseException) -> None:
+        try:
+            # Before the claim was taken nothing was proposed: the lock, if there is one, is another hold's.
+            if self._claim.is_taken and acquiring.may_be_held(error):
+                await AsyncSteps(self._channel).run(acquiring.hand_back(self._wanted.terms, self._session))
+        finally:
+            self._claim.release()
+
+    async def _stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.wait(self._tasks)
 
 
 class AsyncHold:
@@ -98,7 +128,7 @@ class AsyncHold:
         session: Whose it is.
         channel: The connection.
         on_lost: Called once with the error if the lock is lost.
-        entered: Where a hold is for as long as its block lasts.
+        entries: Where an entry is for as long as it lasts.
     """
 
     def __init__(
@@ -107,102 +137,39 @@ class AsyncHold:
         session: Session,
         channel: AsyncChannel,
         on_lost: LostCallback | None,
-        entered: "set[AsyncHold]",
+        entries: set[AsyncEntry],
     ) -> None:
         self._wanted = wanted
         self._session = session
         self._channel = channel
         self._on_lost = on_lost
-        self._entered = entered
-        self._claim: Claim | None = None
-        self._tenure: Tenure | None = None
-        self._left = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._entries = entries
+        self._entry: AsyncEntry | None = None
 
     async def __aenter__(self) -> AsyncHeldOperation:
-        # Of this entry alone: while the block lasts, another task may try to enter this very hold.
-        claim = Claim(self._wanted.terms.resource, self._session)
-        answer = await self._acquire(claim)
-        tenure = Tenure(
-            self._wanted.terms,
-            answer.fencing_token,
-            answer.sent_at,
-            clock=self._session.clock,
-            on_lost=self._on_lost,
-        )
-        held = AsyncHeldOperation(tenure, answer.message, self._session, self._channel)
-        keeping = AsyncSteps(self._channel, held.renew).run(holding.keep(tenure, self._session))
-        watching = AsyncSteps(self._channel).run(holding.watch_over(tenure))
-        self._tasks = [asyncio.create_task(keeping), asyncio.create_task(watching)]
-        for task in self._tasks:
-            tenure.when_over(_in_loop(task.cancel))
-        self._claim, self._tenure, self._left = claim, tenure, asyncio.Event()
-        self._entered.add(self)
+        entry = AsyncEntry(self._wanted, self._session, self._channel, self._on_lost)
+        self._entries.add(entry)
+        try:
+            held = await entry.begin()
+        except BaseException:
+            self._entries.discard(entry)
+            raise
+        self._entry = entry
         return held
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        tenure, claim, left = self._tenure, self._claim, self._left
-        tasks, self._tasks = self._tasks, []
-        try:
-            if tenure is not None:
-                await self._leave(tenure, error)
-        finally:
-            self._tenure, self._claim = None, None
-            self._entered.discard(self)
-            if claim is not None:
-                claim.release()
-            left.set()
-            await _stop(tasks)
-
-    async def give_up(self) -> None:
-        """Complete the operation as failed, if it is held: its client is about to be closed."""
-        tenure, left = self._tenure, self._left
-        if tenure is None:
+        entry, self._entry = self._entry, None
+        if entry is None:
             return
-        await AsyncSteps(self._channel).run(holding.give_up(tenure, self._session))
-        if tenure.lost() is None:
-            # Its block is just ending, in another task, which needs the connection for that.
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._session.timeout):
-                    await left.wait()
-
-    async def _leave(self, tenure: Tenure, error: BaseException | None) -> None:
         try:
-            await AsyncSteps(self._channel).run(holding.leave(tenure, self._session, error))
-        except asyncio.CancelledError:
-            # In the midst of the completion, by a timeout around the block say: whether it got through nobody knows.
-            await AsyncSteps(self._channel).run(holding.hand_back(tenure.terms, self._session))
-            raise
-
-    async def _acquire(self, claim: Claim) -> Answer[Operation]:
-        try:
-            return await AsyncSteps(self._channel).run(holding.acquire(self._wanted, self._session, claim))
-        except BaseException as error:
-            try:
-                # Before the claim was taken nothing was proposed: the lock, if there is one, is another hold's.
-                if claim.is_taken and holding.may_be_held(error):
-                    await AsyncSteps(self._channel).run(holding.hand_back(self._wanted.terms, self._session))
-            finally:
-                claim.release()
-            raise
+            await entry.leave(error)
+        finally:
+            self._entries.discard(entry)
 
 
-async def _stop(tasks: list[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    if tasks:
-        await asyncio.wait(tasks)
-
-
-def _in_loop(action: Callable[[], object]) -> Callable[[], None]:
-    """Return what has something done in this event loop, from whichever thread, after what is being done now."""
-    loop = asyncio.get_running_loop()
-
-    def soon() -> None:
-        # A loop that was closed meanwhile has nobody in it who would want to know.
-        with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(action)
-
-    return soon
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()

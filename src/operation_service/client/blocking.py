@@ -162,6 +162,9 @@ class Steps:
         channel: The connection.
         rest: Waits for some seconds, and returns whether the flow is to end.
         renew: Renews the lock that the flow keeps.
+
+    Attributes:
+        is_sending: Whether the latest step is a call: its outcome may not be known yet, or not have been dealt with.
     """
 
     def __init__(
@@ -171,6 +174,7 @@ class Steps:
         self._rest = rest
         self._renew = renew
         self.stream = Stream(channel)
+        self.is_sending = False
 
     def run(self, flow: Flow[Result]) -> Result:
         """Run a flow to its end.
@@ -195,6 +199,7 @@ class Steps:
                 self.stream.drop()
 
     def _take(self, step: Step) -> Any:  # noqa: ANN401, what a step brings depends on the step
+        self.is_sending = isinstance(step, Send)
         match step:
             case Send():
                 return self._send(step)

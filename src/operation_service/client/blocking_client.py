@@ -14,14 +14,15 @@ from google.rpc.status_pb2 import Status
 from n0stack.operation.v1alpha import operation_service_pb2 as pb
 from n0stack.protobuf.operation_pb2 import Operation
 from operation_service.client import requests, rpcs
+from operation_service.client.acquiring import Wanted
 from operation_service.client.blocking import Channel, Steps, Stream
-from operation_service.client.blocking_hold import Hold
+from operation_service.client.blocking_hold import Entry, Hold
 from operation_service.client.changed import Changed
+from operation_service.client.claims import Claim
 from operation_service.client.clock import Clock, boottime
 from operation_service.client.cursor import Cursor
 from operation_service.client.errors import OperationServiceError
 from operation_service.client.flows import Open, exchange
-from operation_service.client.holding import Wanted
 from operation_service.client.session import Session
 from operation_service.client.tenure import LostCallback
 from operation_service.client.terms import Terms
@@ -60,7 +61,7 @@ class Client:
     ) -> None:
         self._session = Session(peer_token, timeout, clock)
         self._channel = Channel(target, credentials, options)
-        self._holds: set[Hold] = set()
+        self._entries: set[Entry] = set()
         _clients.add(self)
 
     def __enter__(self) -> Self:
@@ -73,8 +74,9 @@ class Client:
 
     def close(self) -> None:
         """Close the connection. Operations that are held yet are completed as failed: nobody would renew them."""
-        for hold in list(self._holds):
-            hold.give_up()
+        self._session.is_closing = True
+        for entry in list(self._entries):
+            entry.give_up()
         self._channel.close()
 
     @property
@@ -104,7 +106,8 @@ class Client:
             lock_for: For how many seconds to lock the resource, from each renewal on: as long as others have to wait
                 should this process die.
             disable_cancel: Whether nobody may cancel the operation.
-            wait: For how many seconds to wait for a resource that is locked. None: for ever.
+            wait: For how many seconds to wait for a resource that is locked, or for a service that is not there. None:
+                for ever.
             log_message: The first line of the log.
             on_lost: Called once with the LockLostError when the lock is lost, from any thread.
 
@@ -113,7 +116,7 @@ class Client:
             free in time; leaving it raises LockLostError if the lock was lost and nobody has noticed.
         """
         terms = Terms(project, name, lock_for, disable_cancel)
-        return Hold(Wanted(terms, wait, log_message), self._session, self._channel, on_lost, self._holds)
+        return Hold(Wanted(terms, wait, log_message), self._session, self._channel, on_lost, self._entries)
 
     def create(
         self,
@@ -158,8 +161,14 @@ class Client:
             disable_cancel: Whether nobody may cancel the operation while it is locked.
             log_message: A line to add to the log.
             fencing_token: The lock that is to be renewed, so that this never takes a new one. None: whichever.
+
+        Raises:
+            HeldHereError: A hold of this process has the resource, and no fencing token is given: this would change
+                the hold's lock, and it would not know.
         """
         terms = Terms(project, name, lock_for, disable_cancel)
+        if fencing_token is None:
+            Claim(terms.resource, self._session).check_free()
         request = requests.propose(self.peer_token, terms, log_message)
         return Steps(self._channel).run(requests.change(self._session, rpcs.PROPOSE, request, fencing_token))
 
@@ -230,8 +239,8 @@ class Client:
         """Yield every change, expiries included, until the iterator is closed.
 
         It goes on by itself after an interruption, however long; what was committed together with the last change that
-        it told may then be told again. It ends with RevisionCompactedError if etcd has compacted away what it missed
-        meanwhile.
+        it told may then be told again. One that had nothing to tell yet begins anew, with what is there by then. It
+        ends with RevisionCompactedError if etcd has compacted away what it missed meanwhile.
 
         Args:
             project: Only of this project. Empty: of all.

@@ -55,6 +55,17 @@ class Claim:
             del _claims[key]
         mine.set_result(None)
 
+    def check_free(self) -> None:
+        """Raise if a hold of this process has it.
+
+        Raises:
+            HeldHereError: One has.
+        """
+        with _mutex:
+            is_held = (self._session.token, self._resource) in _claims
+        if is_held:
+            raise self.held_here()
+
     def held_here(self) -> HeldHereError:
         """Return the error that says so."""
         return HeldHereError(

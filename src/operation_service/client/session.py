@@ -13,6 +13,9 @@ class Session:
         token: The peer token, or None for that of the process.
         timeout: How long a call may take in all, repeats included, in seconds.
         clock: The clock by which locks and patience are measured.
+
+    Attributes:
+        is_closing: Whether the client is being closed: no lock is taken any more.
     """
 
     def __init__(self, token: str | None, timeout: float, clock: Clock) -> None:
@@ -22,6 +25,7 @@ class Session:
         self._generation = forks.generation()
         self.timeout = timeout
         self.clock = clock
+        self.is_closing = False
 
     @property
     def token(self) -> str:

@@ -1,0 +1,85 @@
+"""What a holder has in its hands in an `async with` block."""
+
+import asyncio
+
+from n0stack.protobuf.operation_pb2 import Operation
+from operation_service.client import keeping
+from operation_service.client.aio import AsyncChannel, AsyncSteps
+from operation_service.client.errors import LockLostError
+from operation_service.client.held import Held
+from operation_service.client.loops import in_loop
+from operation_service.client.session import Session
+from operation_service.client.tenure import Tenure
+
+
+class AsyncLost:
+    """Tells when a lock is lost; like an asyncio.Event that only the lock's end can set.
+
+    Args:
+        tenure: The lock.
+    """
+
+    def __init__(self, tenure: Tenure) -> None:
+        self._tenure = tenure
+        self._is_over = asyncio.Event()
+        tenure.when_over(in_loop(self._is_over.set))
+
+    def is_set(self) -> bool:
+        """Whether the lock is lost. It looks at the clock: after a sleep past the deadline it is, at once."""
+        return self._tenure.lost() is not None
+
+    async def wait(self) -> bool:
+        """Wait until the lock is lost or given back; return whether it is lost."""
+        if not self.is_set():
+            await self._is_over.wait()
+        return self.is_set()
+
+    @property
+    def error(self) -> LockLostError | None:
+        """How the lock was lost, or None while it is not."""
+        return self._tenure.lost()
+
+
+class AsyncHeldOperation(Held):
+    """An operation that this process holds.
+
+    Attributes:
+        lost: An event that is set when the lock is lost.
+        proposed: The operation as it was when the lock was taken: with the request to carry out, and with the log of
+            whoever held it before and did not finish.
+    """
+
+    def __init__(self, tenure: Tenure, proposed: Operation, session: Session, channel: AsyncChannel) -> None:
+        super().__init__(tenure, proposed)
+        self.lost = AsyncLost(tenure)
+        self._session = session
+        self._channel = channel
+        self._renewing = asyncio.Lock()
+
+    async def log(self, message: str) -> None:
+        """Add a line to the operation's log.
+
+        Args:
+            message: The line, up to 4 KiB.
+
+        Raises:
+            LockLostError: The lock is lost; nothing was written.
+            OperationServiceError: As the call failed. It is not repeated if its outcome is unknown, as the line could
+                then stand there twice.
+        """
+        await AsyncSteps(self._channel).run(keeping.log(self._tenure, self._session, message))
+
+    async def renew(self, *, lock_for: int | None = None, disable_cancel: bool | None = None) -> None:
+        """Renew the lock now, and from now on so.
+
+        Args:
+            lock_for: For how many seconds. None: as before.
+            disable_cancel: Whether nobody may cancel the operation. None: as before.
+
+        Raises:
+            LockLostError: The lock is lost.
+            OperationServiceError: As the call failed; the lock may last yet.
+        """
+        async with self._renewing:
+            terms = self._tenure.terms.changed(lock_for, disable_cancel)
+            await AsyncSteps(self._channel).run(keeping.renew(self._tenure, self._session, terms))
