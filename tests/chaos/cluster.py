@@ -1,12 +1,12 @@
 """Three members of etcd, each a process in its place."""
 
 import asyncio
-import socket
 from dataclasses import dataclass
 from pathlib import Path
 
 from chaos.namespaces import Place
 from chaos.process import Process
+from ports import a_port
 
 ETCD = Path("/usr/bin/etcd")
 """Debian's: it keeps what it acknowledged (ETCD_FACTS); a wheel's 3.5.1 would be blamed on the service."""
@@ -50,7 +50,7 @@ def members(places: list[Place], directory: Path) -> list[Member]:
     """Return members that have yet to be started; on loopback, with ports that are free now."""
     found = []
     for number, place in enumerate(places, 1):
-        ports = (2379, 2380) if place.link else _free_ports()
+        ports = (2379, 2380) if place.link else (a_port(), a_port())
         process = Process(f"m{number}", directory / f"m{number}.log")
         found.append(Member(process, place, *ports, directory / f"m{number}"))
     return found
@@ -78,10 +78,3 @@ async def start(member: Member, everyone: list[Member], binary: Path = ETCD) -> 
 async def start_all(everyone: list[Member], binary: Path = ETCD) -> None:
     """Start all members."""
     await asyncio.gather(*(start(member, everyone, binary) for member in everyone))
-
-
-def _free_ports() -> tuple[int, int]:
-    with socket.socket() as client, socket.socket() as peer:
-        for one in (client, peer):
-            one.bind(("127.0.0.1", 0))
-        return client.getsockname()[1], peer.getsockname()[1]

@@ -3,6 +3,7 @@
 import asyncio
 import http.client
 import json
+import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import grpc
 from e2e.support_e2e import Etcd
+from ports import a_port
 
 from operation_service.embedded_binary import EtcdBinary
 from operation_service.embedded_member import Member
@@ -98,7 +100,7 @@ class Cluster:
 
 def cluster_of_three(binary: EtcdBinary, data_dir: Path) -> Cluster:
     """Make one; it is not started."""
-    members = [ClusterMember.choose() for _ in range(3)]
+    members = [ClusterMember(f"{secrets.token_hex(4)}-{number}", a_port(), a_port()) for number in range(3)]
     cluster = ",".join(member.peer for member in members)
     etcds = [
         Etcd(binary, data_dir / f"member-{number}", member=replace(member, cluster=cluster))

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import re
+import secrets
 import shutil
 import signal
 import sys
@@ -15,6 +16,7 @@ from typing import Any, Protocol
 
 import grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from ports import a_port
 
 from operation_service.embedded_binary import EtcdBinary, etcd_environment
 from operation_service.embedded_etcd import find_etcd_binary
@@ -197,7 +199,7 @@ class Etcd:
     binary: EtcdBinary
     data_dir: Path
     flags: tuple[str, ...] = ()
-    member: Member = field(default_factory=Member.choose)
+    member: Member = field(default_factory=lambda: Member(f"of-a-test-{secrets.token_hex(4)}", a_port(), a_port()))
     process: asyncio.subprocess.Process | None = None
 
     @property
