@@ -62,8 +62,8 @@ def break_lock(  # noqa: PLR0917, click calls it with keywords
 
     Shows who holds it, and asks. Be sure that the holder is really gone: nothing can stop one that still works. The
     operation is then EXPIRED or OPERATOR_DEAD, its log says who broke the lock and why, and whoever proposes next takes
-    it over; whatever the old holder calls next is refused. If the operation changes between the look and the answer,
-    nothing is done.
+    it over; the old holder's calls to go on with it are refused. If the operation changes between the look and the
+    answer, nothing is done.
     """
     # Settings knows what endpoints and prefixes may be.
     settings = Settings(etcd_endpoints=parse_endpoints(etcd_endpoints), key_prefix=key_prefix)
