@@ -23,6 +23,7 @@ from operation_service.terminal_text import as_json, shown
 
 if TYPE_CHECKING:
     from operation_service.break_lock import Shown
+    from operation_service.errors import StoreUnavailableError
     from operation_service.model import Resource, View
 
 Found = TypeVar("Found")
@@ -163,8 +164,17 @@ class _Breaking:
         except errors.NotLockedError as error:
             message = f"{resource} is not locked ({error.metadata['state']}): there is no lock to break"
             failure = Failure(ExitCode.NOT_HELD, message, {})
-        except (errors.StoreUnavailableError, errors.StoreOutOfSpaceError) as error:
+        except errors.StoreUnavailableError as error:
+            failure = _unavailable(error)
+        except errors.StoreOutOfSpaceError as error:
             failure = Failure(ExitCode.UNAVAILABLE, error.message, {})
         except errors.OperationError as error:
             failure = Failure(ExitCode.FAILED, error.message, {})
         fail(failure, is_json=self._is_json)
+
+
+def _unavailable(error: "StoreUnavailableError") -> Failure:
+    if not error.is_outcome_unknown:
+        return Failure(ExitCode.UNAVAILABLE, f"etcd is not available ({error.why}): nothing was done; try again", {})
+    message = f"etcd is not available ({error.why}): the lock may or may not be broken; look at it before you go on"
+    return Failure(ExitCode.UNAVAILABLE, message, {"mayHaveBeenCarriedOut": True})
