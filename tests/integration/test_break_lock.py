@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from etcd3 import etcdrpc
+from etcd_hands import EtcdHands
 from support import NAME, PROJECT, Peer, messages
 
 from operation_service.break_lock import LockBreaker, LockChangedError
@@ -100,3 +101,16 @@ async def test_a_lock_whose_lease_ends_meanwhile_has_changed(
     monkeypatch.setattr(client, "write", too_late)
     with pytest.raises(LockChangedError):
         await breaker.break_lock(shown, "broken", Deadline(10))
+
+
+async def test_a_lock_that_a_replica_has_ended_meanwhile_has_changed(
+    peer: Peer, breaker: LockBreaker, hands: EtcdHands
+) -> None:
+    await peer.propose(lock_for_seconds=600)
+    shown = await breaker.look(RESOURCE, Deadline(10))
+    # As a replica does whose clock says that it has outlived its time: neither the record nor the lease has changed.
+    await hands.delete(f"locks/{PROJECT}/{NAME}")
+    with pytest.raises(LockChangedError):
+        await breaker.break_lock(shown, "broken", Deadline(10))
+    assert not messages(await peer.logs())
+    await peer.propose()
