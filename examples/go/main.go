@@ -135,7 +135,7 @@ func (p *peer) propose(ctx context.Context, logMessage string) error {
 		if _, err := p.client.ProposeOperation(p.outgoing(ctx), request, grpc.Trailer(&trailer)); err != nil {
 			return err
 		}
-		p.until = sent.Add(p.lockFor)
+		p.until = sent.Add(time.Duration(request.LockForSeconds) * time.Second)
 		if p.fencingToken == "" {
 			p.fencingToken = trailer.Get("n0stack-fencing-token")[0]
 		}

@@ -15,7 +15,7 @@ from operation_service.change_ids import ChangeIds
 from operation_service.clock import Deadline, SystemClock
 from operation_service.codec import encode
 from operation_service.commits import Commits
-from operation_service.errors import NotFoundError, NotLockedError, OperationError, StoreUnavailableError
+from operation_service.errors import NotFoundError, NotLockedError, OperationError, StoreError, StoreUnavailableError
 from operation_service.etcd_client import EtcdClient, LeaseGoneError
 from operation_service.etcd_ops import Guard, Put, Transaction
 from operation_service.etcd_store import EtcdStore
@@ -27,6 +27,8 @@ from operation_service.policy import Change, broken, details_after
 
 _ANY_RETENTION_SECONDS = 1
 """No lease is granted here: the record stays on the one that it hangs on."""
+_READ_BACK_SECONDS = 2.0
+"""The time that somebody wanted to wait may be over by then, and whether the lock is broken is worth a little more."""
 
 
 class Shown(Struct, frozen=True):
@@ -50,8 +52,8 @@ class LockChangedError(Exception):
 
     def __init__(self, resource: Resource) -> None:
         super().__init__(
-            f"the operation on {resource} has changed since it was shown, so somebody is at work: nothing was done; "
-            "look again before you break anything"
+            f"the operation on {resource} has changed since it was shown (its holder is at work, or its lock has "
+            "ended): nothing was done; look again before you break anything"
         )
 
 
@@ -127,9 +129,9 @@ class LockBreaker:
             # The lock has run out between the look and now.
             raise LockChangedError(resource) from None
         except StoreUnavailableError as error:
-            if not error.is_outcome_unknown:
+            if not error.is_outcome_unknown or not (revision := await self._made_at(resource, change)):
                 raise
-            return await self._read_back(resource, change, error, deadline)
+            return _after(shown.view, change, revision)
         if not response.succeeded:
             raise LockChangedError(resource)
         return _after(shown.view, change, response.header.revision)
@@ -148,15 +150,16 @@ class LockBreaker:
             deletes=(at.lock,),
         )
 
-    async def _read_back(
-        self, resource: Resource, change: Change, error: StoreUnavailableError, deadline: Deadline
-    ) -> View:
-        """Look what became of a change whose answer was lost. It may still be on its way: only a yes is certain."""
-        snapshot = await self._store.read(resource, "", Deadline(max(deadline.remaining(), 1.0)))
-        record = snapshot.record
-        if record is None or record.change_id != change.record.change_id:
-            raise error
-        return await self._store.view(resource, snapshot, record, Deadline(max(deadline.remaining(), 1.0)))
+    async def _made_at(self, resource: Resource, change: Change) -> int:
+        """Return at which revision a change was made whose answer was lost. 0: that cannot be told.
+
+        It may still be on its way, or another one may have come on top: only a yes is certain.
+        """
+        with contextlib.suppress(StoreError):
+            snapshot = await self._store.read(resource, "", Deadline(_READ_BACK_SECONDS))
+            if snapshot.record is not None and snapshot.record.change_id == change.record.change_id:
+                return snapshot.record_revision
+        return 0
 
 
 @contextlib.asynccontextmanager

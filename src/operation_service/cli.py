@@ -1,6 +1,7 @@
 """The command line."""
 
 import asyncio
+import io
 import os
 import sys
 from pathlib import Path
@@ -176,6 +177,10 @@ for _command in (
 
 def main() -> None:
     """Run the command line: what is wrong is told in one line, with exit code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        # JSON is UTF-8 everywhere, and what others have written must not end a command in another locale.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8")
     try:
         cli.main(prog_name=PROGRAM, standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:

@@ -23,6 +23,7 @@ from operation_service.terminal_text import as_json, shown
 
 if TYPE_CHECKING:
     from operation_service.break_lock import Shown
+    from operation_service.errors import StoreUnavailableError
     from operation_service.model import Resource, View
 
 Found = TypeVar("Found")
@@ -62,8 +63,8 @@ def break_lock(  # noqa: PLR0917, click calls it with keywords
 
     Shows who holds it, and asks. Be sure that the holder is really gone: nothing can stop one that still works. The
     operation is then EXPIRED or OPERATOR_DEAD, its log says who broke the lock and why, and whoever proposes next takes
-    it over; whatever the old holder calls next is refused. If the operation changes between the look and the answer,
-    nothing is done.
+    it over; the old holder's calls to go on with it are refused. If the operation changes between the look and the
+    answer, nothing is done.
     """
     # Settings knows what endpoints and prefixes may be.
     settings = Settings(etcd_endpoints=parse_endpoints(etcd_endpoints), key_prefix=key_prefix)
@@ -163,8 +164,17 @@ class _Breaking:
         except errors.NotLockedError as error:
             message = f"{resource} is not locked ({error.metadata['state']}): there is no lock to break"
             failure = Failure(ExitCode.NOT_HELD, message, {})
-        except (errors.StoreUnavailableError, errors.StoreOutOfSpaceError) as error:
+        except errors.StoreUnavailableError as error:
+            failure = _unavailable(error)
+        except errors.StoreOutOfSpaceError as error:
             failure = Failure(ExitCode.UNAVAILABLE, error.message, {})
         except errors.OperationError as error:
             failure = Failure(ExitCode.FAILED, error.message, {})
         fail(failure, is_json=self._is_json)
+
+
+def _unavailable(error: "StoreUnavailableError") -> Failure:
+    if not error.is_outcome_unknown:
+        return Failure(ExitCode.UNAVAILABLE, f"etcd is not available ({error.why}): nothing was done; try again", {})
+    message = f"etcd is not available ({error.why}): the lock may or may not be broken; look at it before you go on"
+    return Failure(ExitCode.UNAVAILABLE, message, {"mayHaveBeenCarriedOut": True})

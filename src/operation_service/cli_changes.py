@@ -305,5 +305,5 @@ def _read_json(text: str) -> object:
         return json.loads(text)
     except OSError as error:
         raise click.UsageError(f"--request: {text[1:]}: {error.strerror or error}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise click.UsageError(f"--request is no JSON: {error}") from error

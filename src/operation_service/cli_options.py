@@ -25,6 +25,8 @@ Exit codes: {ExitCode.DONE:d} done, {ExitCode.FAILED:d} refused or failed, {Exit
 {ExitCode.READER_GONE:d} nobody reads the output."""
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
+_MAX_SECONDS = 2**32 - 1
+"""What fits into a message. The service knows how much of it is too much."""
 
 Command = TypeVar("Command", bound=Callable[..., Any] | click.Command)
 Arguments = ParamSpec("Arguments")
@@ -77,7 +79,10 @@ class DurationType(click.ParamType[int]):
         found = re.fullmatch(r"([0-9]{1,9})([smhd]?)", str(value))
         if found is None:
             self.fail(f"{value!r} is neither seconds nor a number with one of the units s, m, h and d", param, ctx)
-        return int(found[1]) * _UNITS[found[2]]
+        seconds = int(found[1]) * _UNITS[found[2]]
+        if seconds > _MAX_SECONDS:
+            self.fail(f"{value!r} is more than {_MAX_SECONDS} seconds", param, ctx)
+        return seconds
 
 
 DURATION = DurationType()
@@ -138,6 +143,9 @@ def ending(*, is_json: bool) -> Iterator[None]:
         sys.exit(ExitCode.READER_GONE)
     except click.ClickException:
         raise
+    except UnicodeEncodeError as error:
+        # Python's stand-in for a byte that is no UTF-8, from the command line or a variable.
+        raise click.UsageError(f"{error.object!r} is not UTF-8") from error
     except Exception as error:
         failure = _failure(error)
         if failure is None:

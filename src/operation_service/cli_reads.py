@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from operation_service.answers import Answers
 
 _STATES = ["PENDING", "LOCKED", "EXPIRED", "OPERATOR_DEAD", "SUCCEEDED", "FAILED", "CANCELLED"]
+_MAX_REVISION = 2**63 - 1
 
 _project = click.option(
     "--project", default="", metavar="PROJECT", help="Only of this project.", shell_complete=projects
@@ -162,7 +163,7 @@ Examples:
 @click.option("--json", "is_json", is_flag=True, help="The same as -o json: an object a line.")
 @click.option(
     "--start-revision",
-    type=click.IntRange(min=0),
+    type=click.IntRange(0, _MAX_REVISION),
     default=0,
     metavar="N",
     help="Only changes from this revision on; without it, first what is there.",

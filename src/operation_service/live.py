@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain, islice
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
@@ -30,28 +31,30 @@ class LiveTable:
     """The operations as a watch has told of them, the last change first; what is over comes behind the rest."""
 
     def __init__(self) -> None:
-        self._seen: dict[tuple[str, str], _Seen] = {}
+        self._going_on: dict[tuple[str, str], _Seen] = {}
+        self._over: dict[tuple[str, str], _Seen] = {}
         self._lock = threading.Lock()
 
     def take(self, record: pb.OperationRecord) -> None:
         """Show an operation as it is now."""
+        key = (record.project, record.name)
+        now_in = self._over if record.state in OVER else self._going_on
         with self._lock:
-            self._seen.pop((record.project, record.name), None)
-            self._seen[record.project, record.name] = _Seen(record, time.monotonic())
-            over = [key for key, seen in self._seen.items() if seen.record.state in OVER]
-            for key in over[:-_MAX_OVER]:
-                del self._seen[key]
+            for seen in (self._going_on, self._over):
+                seen.pop(key, None)
+            now_in[key] = _Seen(record, time.monotonic())
+            if len(self._over) > _MAX_OVER:
+                del self._over[next(iter(self._over))]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Show as many as there is room for."""
-        with self._lock:
-            newest_first = list(reversed(self._seen.values()))
-        now = time.monotonic()
-        newest_first.sort(key=lambda seen: seen.record.state in OVER)
         room = max(1, options.size.height - _BESIDE_ROWS)
+        with self._lock:
+            newest_first = chain(reversed(self._going_on.values()), reversed(self._over.values()))
+            shown = list(islice(newest_first, room))
+        now = time.monotonic()
         rows = [
-            row(seen.record, seen.record.remaining.ToTimedelta().total_seconds() - (now - seen.at))
-            for seen in newest_first[:room]
+            row(seen.record, seen.record.remaining.ToTimedelta().total_seconds() - (now - seen.at)) for seen in shown
         ]
         yield operations_table(rows, options.max_width)
 

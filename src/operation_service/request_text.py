@@ -12,8 +12,7 @@ from google.protobuf import json_format
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
-from google.protobuf.message import DecodeError, Message
-from google.protobuf.message_factory import GetMessageClass
+from google.protobuf.message import DecodeError
 
 from operation_service import descriptor_sets
 
@@ -49,20 +48,17 @@ class RequestText:
     def __init__(self, paths: Sequence[Path] = (), ask: Ask = lambda _: ()) -> None:
         self._index = descriptor_sets.load(paths)
         self._ask = ask
-        self._known: dict[str, tuple[type[Message], DescriptorPool] | None] = {}
+        self._known: dict[str, DescriptorPool | None] = {}
 
     def to_json(self, message: AnyMessage) -> dict[str, Any]:
         """Return a message as JSON has it; where its type is not known, its bytes in base64, as grpcurl prints them."""
-        name = message.TypeName()
         try:
-            kind, pool = self._type(name)
-            found = json_format.MessageToDict(kind.FromString(message.value), descriptor_pool=pool)
+            pool = self._pool_with(message.TypeName())
+            found: dict[str, Any] = json_format.MessageToDict(message, descriptor_pool=pool)
         except (UnknownTypeError, DecodeError, TypeError, json_format.Error) as error:
             value = base64.b64encode(message.value).decode()
             return {"@type": message.type_url, "@error": str(error), "@value": value}
-        if isinstance(found, dict):
-            return {"@type": message.type_url, **found}
-        return {"@type": message.type_url, "value": found}
+        return found
 
     def from_json(self, value: Any) -> AnyMessage:  # noqa: ANN401, whatever somebody has typed
         """Return the message that JSON with an "@type" stands for.
@@ -73,17 +69,18 @@ class RequestText:
         """
         if not isinstance(value, dict) or not isinstance(value.get("@type"), str):
             raise WrongRequestError('a request is an object with an "@type", "type.googleapis.com/package.Message" say')
-        fields = dict(value)
-        url = fields.pop("@type")
-        kind, pool = self._type(url.rpartition("/")[2])
+        url = value["@type"]
+        pool = self._pool_with(url.rpartition("/")[2])
+        typed = value | {"@type": url if "/" in url else f"type.googleapis.com/{url}"}
         try:
-            message = json_format.ParseDict(fields, kind(), descriptor_pool=pool)
+            return json_format.ParseDict(typed, AnyMessage(), descriptor_pool=pool)
         except json_format.ParseError as error:
             raise WrongRequestError(str(error)) from error
-        type_url = url if "/" in url else f"type.googleapis.com/{url}"
-        return AnyMessage(type_url=type_url, value=message.SerializeToString())
+        except KeyError as error:
+            # What has a form of its own in JSON, a Duration say, is a "value" beside the type.
+            raise WrongRequestError(f'a request of the type {url} has a {error} beside its "@type"') from error
 
-    def _type(self, name: str) -> tuple[type[Message], DescriptorPool]:
+    def _pool_with(self, name: str) -> DescriptorPool:
         if name not in self._known:
             self._known[name] = self._find(name)
         found = self._known[name]
@@ -91,17 +88,18 @@ class RequestText:
             raise UnknownTypeError(name)
         return found
 
-    def _find(self, name: str) -> tuple[type[Message], DescriptorPool] | None:
+    def _find(self, name: str) -> DescriptorPool | None:
         try:
             files = self._index.file_of_symbol(name)
         except KeyError:
             files = list(self._ask(name))
         try:
             pool = _pool(map(FileDescriptorProto.FromString, files))
-            return GetMessageClass(pool.FindMessageTypeByName(name)), pool
+            pool.FindMessageTypeByName(name)
         except (KeyError, TypeError, ValueError, DecodeError):
             # Whatever somebody's reflection answers.
             return None
+        return pool
 
 
 def _pool(files: Iterable[FileDescriptorProto]) -> DescriptorPool:

@@ -112,6 +112,21 @@ async def test_json_is_what_grpcurl_prints(cli: Cli, peer: Peer) -> None:
     assert got.keys() >= {"project", "name", "revision", "holder", "lockedSince", "remaining"}
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+async def test_what_others_have_written_is_shown_in_utf_8_whatever_the_locale(
+    cli: Cli, peer: Peer, encoding: str
+) -> None:
+    await peer.propose(lock_for_seconds=600, log_message="停止中 ü")
+    (line,) = (await cli("logs", "project", NAME, PYTHONIOENCODING=encoding)).out.splitlines()
+    assert line.endswith("  停止中 ü")
+    refusal = await cli(
+        *("propose", "project", NAME, "--lock-for", "60", "--token", "another", "-o", "json"),
+        code=5,
+        PYTHONIOENCODING=encoding,
+    )
+    assert json.loads(refusal.err)["error"]["metadata"]["last_log"] == "停止中 ü"
+
+
 async def test_get_shows_request_and_log(cli: Cli, peer: Peer) -> None:
     await peer.create(log_message="asked for")
     await peer.propose(log_message="stopping\x07")

@@ -18,7 +18,6 @@ from e2e.support_e2e import ROOT, Serve, Server, environment, run, until, until_
 PAGE = ROOT / "docs" / "http.md"
 CONFIG = ROOT / "examples" / "envoy" / "envoy.yaml"
 DESCRIPTORS = ROOT / "src" / "operation_service" / "descriptors.binpb"
-VIRTUAL_MACHINES = ROOT / "examples" / "virtual_machine.binpb"
 SHOWN_API = "127.0.0.1:8080"
 ADMIN = "admin: {address: {socket_address: {address: 127.0.0.1, port_value: 0}}}"
 PATIENCE_SECONDS = 15.0

@@ -143,10 +143,11 @@ async def test_that_somebody_is_cancelled_does_not_last_longer_either(peer: Peer
     assert await soon(may_propose)
 
 
+@pytest.mark.parametrize("is_disabled_cancel", [False, True])
 async def test_nor_does_it_that_somebody_s_lock_was_broken(
-    peer: Peer, clock: TestClock, etcd: str, settings: Settings
+    peer: Peer, clock: TestClock, etcd: str, settings: Settings, is_disabled_cancel: bool
 ) -> None:
-    await peer.propose(lock_for_seconds=60)
+    await peer.propose(lock_for_seconds=60, is_disabled_cancel=is_disabled_cancel)
     clock.pass_seconds(30)
     async with lock_breaker([etcd], settings.key_prefix) as breaker:
         shown = await breaker.look(RESOURCE, Deadline(10))

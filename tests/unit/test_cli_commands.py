@@ -5,12 +5,16 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from n0stack.operation.v1alpha import operation_service_pb2 as pb
+from operation_service.break_lock import LockBreaker
 from operation_service.cli import cli
+from operation_service.errors import StoreUnavailableError
 from operation_service.exit_codes import ExitCode, exit_code
 from operation_service.people import terminal_token
 
@@ -95,6 +99,44 @@ def test_the_server_and_the_health_check_import_nothing_that_only_operators_need
 def test_help_and_wrong_flags_do_not_wait_for_grpc() -> None:
     script = "import sys, operation_service.cli; print('grpc' in sys.modules, 'google' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stdout == b"False False\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["list", "--project", "\udcff"],
+        ["get", "demo", "\udcff"],
+        ["propose", "demo", "networks/lan", "--lock-for", "1m", "--log", "\udcff"],
+        ["propose", "demo", "networks/lan", "--lock-for", "999999999d"],
+        ["watch", "--start-revision", str(2**63)],
+        ["create", "demo", "networks/lan", "--request", "[" * 100_000],
+        ["break-lock", "demo", "networks/lan", "--etcd-endpoints", "http://127.0.0.1:1", "--reason", "\udcff"],
+    ],
+    ids=["project", "name", "log", "duration", "revision", "request", "reason"],
+)
+def test_what_no_message_can_carry_is_wrong_usage(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    async def look(*_: object) -> object:
+        return SimpleNamespace(lock=SimpleNamespace(holder="192.0.2.1:1"))
+
+    monkeypatch.setattr(LockBreaker, "look", look)
+    result = CliRunner().invoke(cli, [*words, "--timeout", "0.1"])
+    assert (result.exit_code, result.stdout) == (ExitCode.WRONG, "")
+    assert "Error: " in result.stderr
+
+
+@pytest.mark.parametrize(("flags", "told"), [((), "look at it"), (("-o", "json"), '"mayHaveBeenCarriedOut": true')])
+def test_whoever_breaks_a_lock_is_told_when_nobody_knows_whether_it_is_broken(
+    flags: tuple[str, ...], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def lost(*_: object) -> None:
+        raise StoreUnavailableError("its answer was lost", is_outcome_unknown=True)
+
+    monkeypatch.setattr(LockBreaker, "look", lost)
+    words = ["break-lock", "demo", "lan", "--etcd-endpoints", "http://127.0.0.1:1", "--reason", "gone", "--yes"]
+    result = CliRunner().invoke(cli, [*words, *flags])
+    assert result.exit_code == ExitCode.UNAVAILABLE
+    assert "the lock may or may not be broken" in result.stderr
+    assert told in result.stderr
 
 
 def test_the_token_of_a_terminal_is_another_one_in_each_session_and_the_same_within_it() -> None:

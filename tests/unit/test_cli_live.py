@@ -1,6 +1,8 @@
 """The live table: what is going on comes first, and there is an end to what it keeps."""
 
 import io
+from types import SimpleNamespace
+from typing import Any, cast
 
 from rich.console import Console
 
@@ -44,3 +46,19 @@ def test_of_what_is_over_it_keeps_the_latest_thousand() -> None:
         table.take(record(str(number), pb.OPERATION_STATE_FAILED))
     shown = drawn(table, height=5_000)
     assert shown == ["held", *(str(number) for number in range(1_499, 499, -1))]
+
+
+def test_a_change_looks_at_no_other_operation() -> None:
+    looked_at: list[str] = []
+
+    class Noted(SimpleNamespace):
+        def __getattribute__(self, attribute: str) -> Any:
+            if attribute == "state":
+                looked_at.append(super().__getattribute__("name"))
+            return super().__getattribute__(attribute)
+
+    table = LiveTable()
+    for name in ("a", "b", "c"):
+        table.take(cast("pb.OperationRecord", Noted(project="demo", name=name, state=pb.OPERATION_STATE_LOCKED)))
+    # With a hundred thousand operations at the beginning of a watch, each look at all of them is one too many.
+    assert looked_at == ["a", "b", "c"]

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from google.protobuf import descriptor_pool, duration_pb2, struct_pb2  # noqa: F401, types to find
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.struct_pb2 import Value
 from google.rpc.status_pb2 import Status
@@ -17,6 +18,7 @@ from operation_service.request_text import RequestText, UnknownTypeError, WrongR
 EXAMPLE = Path(__file__).parents[2] / "examples" / "virtual_machine.binpb"
 TYPE = "n0stack.infra.v1alpha.ShutdownVirtualMachineRequest"
 SHUTDOWN = {"@type": f"type.googleapis.com/{TYPE}", "name": "web-1", "project": "project", "hard": True}
+DURATION = {"@type": "type.googleapis.com/google.protobuf.Duration"}
 
 
 @pytest.fixture
@@ -69,7 +71,8 @@ def test_a_type_of_protobuf_itself_has_its_own_form(texts: RequestText) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [None, [], "text", {}, {"name": "web-1"}, {"@type": 1}, SHUTDOWN | {"hard": "yes"}, SHUTDOWN | {"no": 1}]
+    "value",
+    [None, [], "text", {}, {"name": "web-1"}, {"@type": 1}, SHUTDOWN | {"hard": "yes"}, SHUTDOWN | {"no": 1}, DURATION],
 )
 def test_json_that_is_no_request_is_refused(texts: RequestText, value: Any) -> None:
     with pytest.raises(WrongRequestError):
@@ -83,3 +86,18 @@ def test_details_of_an_error_are_read_like_requests(texts: RequestText) -> None:
     assert first == SHUTDOWN
     assert second["@value"] == "MQ=="
     assert shown["error"]["code"] == 13
+
+
+@pytest.mark.parametrize(
+    "request_of",
+    [
+        DURATION | {"value": "3s"},
+        {"@type": "type.googleapis.com/google.protobuf.Struct", "value": {"name": "web-1"}},
+    ],
+    ids=["Duration", "Struct"],
+)
+def test_what_has_a_form_of_its_own_in_json_is_read_as_it_is_written(request_of: dict[str, Any]) -> None:
+    kind = request_of["@type"].rpartition("/")[2]
+    pool = descriptor_pool.Default()
+    texts = RequestText((), lambda _: [pool.FindMessageTypeByName(kind).file.serialized_pb])
+    assert texts.to_json(texts.from_json(request_of)) == request_of

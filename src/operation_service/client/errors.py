@@ -72,7 +72,8 @@ class OperationServiceError(Exception):
         message: What the service said, for people.
         facts: What came with it, for programs.
         may_have_been_carried_out: Whether the change may have been made all the same, by this attempt or by one
-            before it that was not answered. Sending the call again with the same token does no harm.
+            before it that was not answered. Sending the call again with the same token does no harm, but that an
+            append may then stand in the log twice, and a cancel may meet another operation.
     """
 
     def __init__(self, message: str, facts: Facts | None = None) -> None:
