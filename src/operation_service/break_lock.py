@@ -15,7 +15,7 @@ from operation_service.change_ids import ChangeIds
 from operation_service.clock import Deadline, SystemClock
 from operation_service.codec import encode
 from operation_service.commits import Commits
-from operation_service.errors import NotFoundError, NotLockedError, OperationError, StoreError, StoreUnavailableError
+from operation_service.errors import NotFoundError, NotLockedError, StoreError, StoreUnavailableError
 from operation_service.etcd_client import EtcdClient, LeaseGoneError
 from operation_service.etcd_ops import Guard, Put, Transaction
 from operation_service.etcd_store import EtcdStore
@@ -57,7 +57,7 @@ class LockChangedError(Exception):
         )
 
 
-class NoOperationError(OperationError):
+class NoOperationError(Exception):
     """A lock without an operation: there is no log to write into."""
 
     def __init__(self, resource: Resource, key: bytes) -> None:

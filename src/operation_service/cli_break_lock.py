@@ -153,12 +153,14 @@ class _Breaking:
 
     def _asked(self, resource: "Resource", answer: Coroutine[Any, Any, Found]) -> Found:  # noqa: RET503, `fail` ends it
         from operation_service import errors  # noqa: PLC0415, as above
-        from operation_service.break_lock import LockChangedError  # noqa: PLC0415
+        from operation_service.break_lock import LockChangedError, NoOperationError  # noqa: PLC0415
 
         try:
             return asyncio.run(answer)
         except LockChangedError as error:
             failure = Failure(ExitCode.NOT_HELD, str(error), {})
+        except NoOperationError as error:
+            failure = Failure(ExitCode.FAILED, str(error), {})
         except errors.NotFoundError as error:
             failure = Failure(ExitCode.NOT_FOUND, error.message, {})
         except errors.NotLockedError as error:

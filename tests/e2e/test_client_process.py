@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from e2e.support_e2e import Serve, Server, environment, is_frozen, until, until_true
+from ports import a_port
 from support import NAME, PROJECT, Peer, connected
 
 HELD = f"""
@@ -67,7 +68,7 @@ def in_etcd(etcd: str, tmp_path: Path) -> tuple[str, ...]:
 @pytest.fixture
 async def server(serve: Serve, in_etcd: tuple[str, ...]) -> Server:
     """A service."""
-    return await serve(*in_etcd)
+    return await serve(*in_etcd, "--listen", f"127.0.0.1:{a_port()}")
 
 
 @pytest.fixture
