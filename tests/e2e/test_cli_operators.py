@@ -445,3 +445,21 @@ async def test_the_shell_completes_commands_states_projects_and_names(cli: Cli, 
     assert await completed("operation-service get pro") == ["project"]
     assert await completed("operation-service get project net") == ["networks/lan"]
     assert await completed("operation-service get --address 127.0.0.1:1 pro") == []
+
+
+async def test_a_fencing_token_is_the_precondition_of_each_change_that_takes_one(cli: Cli, peer: Peer) -> None:
+    await peer.propose(lock_for_seconds=600)
+    fencing_token = str(peer.fencing_token)
+    mine, stale = ("--token", peer.token), ("--fencing-token", "999999")
+    for words in (("append", "project", NAME, "x"), ("complete", "project", NAME), ("cancel", "project", NAME)):
+        assert "999999" in (await cli(*words, *mine, *stale, code=6)).err
+    assert await peer.state() == "LOCKED"
+    await cli("cancel", "project", NAME, *mine, "--fencing-token", fencing_token)
+    assert await peer.state() == "CANCELLED"
+
+
+async def test_whoever_says_so_lets_nobody_cancel(cli: Cli) -> None:
+    await cli("propose", "project", NAME, "--lock-for", "10m", "--disable-cancel", "--token", "a")
+    assert "disabled" in (await cli("cancel", "project", NAME, "--token", "a", code=5)).err
+    await cli("create", "project", "networks/lan", "--lock-for", "10m", "--disable-cancel", "--token", "a")
+    assert "disabled" in (await cli("cancel", "project", "networks/lan", "--token", "a", code=5)).err

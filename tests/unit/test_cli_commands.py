@@ -1,5 +1,6 @@
 """The command line as data: examples, exit codes, and what is imported when."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -14,6 +15,8 @@ from click.testing import CliRunner
 from n0stack.operation.v1alpha import operation_service_pb2 as pb
 from operation_service.break_lock import LockBreaker
 from operation_service.cli import cli
+from operation_service.cli_options import ending
+from operation_service.client import UnavailableError
 from operation_service.errors import StoreUnavailableError
 from operation_service.exit_codes import ExitCode, exit_code
 from operation_service.people import terminal_token
@@ -150,3 +153,11 @@ def test_the_token_of_a_terminal_is_another_one_in_each_session_and_the_same_wit
     assert elsewhere != here
     assert here.isprintable()
     assert len(here) <= 256
+
+
+def test_json_says_that_a_change_may_have_been_made(capsys: pytest.CaptureFixture[str]) -> None:
+    error = UnavailableError("no answer")
+    error.may_have_been_carried_out = True
+    with pytest.raises(SystemExit), ending(is_json=True):
+        raise error
+    assert json.loads(capsys.readouterr().err)["error"]["mayHaveBeenCarriedOut"] is True

@@ -1,7 +1,12 @@
-"""Which logs are new: each change tells the newest 100."""
+"""Which logs are new: each change tells the newest 100. And what follows after too long an interruption."""
 
+from collections.abc import Iterator
+from typing import cast
+
+from n0stack.operation.v1alpha import operation_service_pb2 as pb
 from n0stack.protobuf.operation_pb2 import Operation
-from operation_service.following import Following
+from operation_service.client import Client, RevisionCompactedError
+from operation_service.following import Following, changes_to_now
 
 
 def logs(*messages: str) -> list[Operation.Log]:
@@ -38,3 +43,19 @@ def test_of_a_new_operation_all_is_new() -> None:
 
 def test_the_first_look_tells_all() -> None:
     assert new(Following(), "a", "b") == ["a", "b"]
+
+
+def test_a_watch_that_was_away_for_too_long_begins_with_what_is_there_again() -> None:
+    class Away:
+        """Its first watch ends, as etcd does not keep what it missed."""
+
+        watches = 0
+
+        def watch(self, _project: str, **_more: str) -> Iterator[pb.WatchOperationsResponse]:
+            self.watches += 1
+            yield pb.WatchOperationsResponse(revision=self.watches)
+            if self.watches == 1:
+                raise RevisionCompactedError("compacted")
+
+    told = changes_to_now(cast("Client", Away()), "demo", "")
+    assert [change.revision for change in told] == [1, 2]
