@@ -163,30 +163,46 @@ def test_a_lock_whose_answer_was_interrupted_is_let_go(service: FakeService) -> 
     assert threads() == []
 
 
-async def test_a_second_cancellation_while_a_lock_is_let_go_keeps_no_other_hold_out(service: FakeService) -> None:
-    answered = asyncio.Event()
-    for_ever = asyncio.Event()
+class LateChannel(FakeAsyncChannel):
+    """Leads to a service that carries out each call, and answers when the test says so."""
 
-    class Hanging(FakeAsyncChannel):
-        def unary(self, rpc: Any) -> Any:
-            call = super().unary(rpc)
+    def __init__(self, service: FakeService) -> None:
+        super().__init__(service)
+        self.may_answer = asyncio.Event()
 
-            async def hangs(*args: Any, **more: Any) -> Any:
-                message = await call(*args, **more)
-                answered.set()
-                await for_ever.wait()
-                return message
+    def unary(self, rpc: Any) -> Any:
+        return lambda *args, **more: _Late(self, super(LateChannel, self).unary(rpc)(*args, **more))
 
-            return hangs
 
-    hold = AsyncHold(Wanted(TERMS, 0.0, ""), Session(SELF, 10.0, boottime), Hanging(service), None, set())
+class _Late:
+    def __init__(self, channel: LateChannel, call: Any) -> None:
+        self._channel, self._call = channel, call
+
+    def __await__(self) -> Any:
+        return self._carry_out().__await__()
+
+    async def _carry_out(self) -> Any:
+        message = await self._call
+        await self._channel.may_answer.wait()
+        return message
+
+    async def trailing_metadata(self) -> Any:
+        return await self._call.trailing_metadata()
+
+
+async def test_a_second_cancellation_does_not_keep_a_lock_from_being_let_go(service: FakeService) -> None:
+    channel = LateChannel(service)
+    hold = AsyncHold(Wanted(TERMS, 0.0, ""), Session(SELF, 10.0, boottime), channel, None, set())
     entering = asyncio.create_task(hold.__aenter__())
     for calls in (1, 2):
         await turns_until(lambda calls=calls: len(service.calls) == calls)  # type: ignore[misc]
         entering.cancel()
     with pytest.raises(asyncio.CancelledError):
         await entering
-    assert service.names() == ["ProposeOperation", "GetOperation"]
+    channel.may_answer.set()
+    await turns_until(lambda: not claims._claims)  # noqa: SLF001
+    assert service.names() == ["ProposeOperation", "GetOperation", "ProposeOperation"]
+    assert service.lock_for == 1
 
 
 @pytest.mark.parametrize("which", ["renews", "watches"])
@@ -344,13 +360,30 @@ async def test_who_gives_up_waits_for_an_async_block_that_is_just_ending(service
     assert service.names() == ["ProposeOperation", "CompleteOperation"]
 
 
-async def test_a_cancellation_in_the_midst_of_the_completion_leaves_no_lock_behind(service: FakeService) -> None:
+async def test_the_completion_goes_on_whoever_is_cancelled_meanwhile_and_however_often(service: FakeService) -> None:
     channel = SlowChannel(service)
     hold = AsyncHold(Wanted(TERMS, 0.0, ""), Session(SELF, 30.0, boottime), channel, None, set())
     ending = asyncio.create_task(a_block(hold))
     await channel.is_under_way.wait()
-    ending.cancel()
+    for _ in range(3):
+        ending.cancel()
+        await asyncio.sleep(0)
     with pytest.raises(asyncio.CancelledError):
         await ending
+    channel.may_go_on.set()
+    await turns_until(lambda: not claims._claims)  # noqa: SLF001
+    assert service.names() == ["ProposeOperation", "CompleteOperation"]
+    assert service.state == pb.OPERATION_STATE_SUCCEEDED
+
+
+def test_the_end_of_the_event_loop_in_the_midst_of_the_completion_leaves_no_lock_behind(service: FakeService) -> None:
+    async def main() -> None:
+        channel = SlowChannel(service)
+        hold = AsyncHold(Wanted(TERMS, 0.0, ""), Session(SELF, 30.0, boottime), channel, None, set())
+        ending = asyncio.create_task(a_block(hold))
+        await channel.is_under_way.wait()
+        ending.cancel()
+
+    asyncio.run(main())
     assert service.names() == ["ProposeOperation", "GetOperation", "ProposeOperation"]
     assert service.lock_for == 1

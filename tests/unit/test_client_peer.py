@@ -83,7 +83,7 @@ def test_a_session_is_patient_for_its_timeout_from_each_call_on() -> None:
 
 @pytest.mark.parametrize("timeout", [0, -1])
 def test_a_call_must_have_some_time(timeout: float) -> None:
-    with pytest.raises(ValueError, match=f"timeout must be more than 0 seconds, not {timeout}"):
+    with pytest.raises(ValueError, match=f"timeout must be more than 0 seconds, and have an end, not {timeout}"):
         Session(None, timeout, PushedClock())
 
 

@@ -42,6 +42,10 @@ class Wanted:
     wait: float | None
     log_message: str
 
+    def __post_init__(self) -> None:
+        if self.wait is not None and not self.wait >= 0:
+            raise ValueError(f"wait must be 0 seconds or more, or None for ever, not {self.wait}")
+
 
 def acquire(wanted: Wanted, session: Session, claim: Claim) -> Flow[Answer[Operation]]:
     """Take the lock; wait for it as long as wanted, woken by a watch.

@@ -29,7 +29,7 @@ class AsyncChannel:
     def __init__(
         self, target: str, credentials: grpc.ChannelCredentials | None, options: Sequence[tuple[str, Any]]
     ) -> None:
-        self._target = target
+        self._target = connection.checked(target)
         self._credentials = credentials
         self._options = connection.options(options)
         self._channel: grpc.aio.Channel | None = None

@@ -30,7 +30,8 @@ from operation_service.client.terms import Terms
 class AsyncClient:
     """Calls the operation service from one event loop.
 
-    Every method raises an OperationServiceError of the kind that says what went wrong. Calls are repeated, for as long
+    Every method raises an OperationServiceError of the kind that says what went wrong; a ValueError or TypeError for
+    arguments that no message can carry. Calls are repeated, for as long
     as `timeout` allows, when the service or its etcd cannot be reached, is overloaded, or others came first: reads,
     create, propose and complete always, as doing them twice is as doing them once; append and cancel only when the
     error says that nothing was changed.
@@ -109,10 +110,12 @@ class AsyncClient:
 
         Returns:
             What `async with` takes; it gives an AsyncHeldOperation. Entering it raises LockedError if the resource did
-            not become free in time; leaving it raises LockLostError if the lock was lost and nobody has noticed.
+            not become free in time; leaving it raises LockLostError if the lock was lost.
         """
         if inspect.iscoroutinefunction(on_lost):
             raise TypeError("on_lost must be a plain function: nobody awaits it")
+        if on_lost is not None and not callable(on_lost):
+            raise TypeError(f"on_lost must be a function, not {on_lost!r}")
         terms = Terms(project, name, lock_for, disable_cancel)
         return AsyncHold(Wanted(terms, wait, log_message), self._session, self._channel, on_lost, self._entries)
 

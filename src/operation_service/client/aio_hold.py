@@ -9,7 +9,7 @@ from operation_service.client.acquiring import Wanted
 from operation_service.client.aio import AsyncChannel, AsyncSteps
 from operation_service.client.aio_held import AsyncHeldOperation
 from operation_service.client.claims import Claim
-from operation_service.client.loops import in_loop
+from operation_service.client.loops import in_loop, to_its_end
 from operation_service.client.session import Session
 from operation_service.client.tenure import LostCallback, Tenure
 
@@ -22,9 +22,17 @@ class AsyncEntry:
         session: Whose it is.
         channel: The connection.
         on_lost: Called once with the error if the lock is lost.
+        entries: Where this entry is for as long as it lasts.
     """
 
-    def __init__(self, wanted: Wanted, session: Session, channel: AsyncChannel, on_lost: LostCallback | None) -> None:
+    def __init__(
+        self,
+        wanted: Wanted,
+        session: Session,
+        channel: AsyncChannel,
+        on_lost: LostCallback | None,
+        entries: "set[AsyncEntry]",
+    ) -> None:
         self._wanted = wanted
         self._session = session
         self._channel = channel
@@ -36,6 +44,8 @@ class AsyncEntry:
         self._is_settled = asyncio.Event()
         self._has_left = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self._entries = entries
+        entries.add(self)
 
     async def begin(self) -> AsyncHeldOperation:
         """Take the lock, and begin to keep it.
@@ -44,15 +54,15 @@ class AsyncEntry:
             OperationServiceError: It was not to be had.
         """
         try:
-            return await self._acquire()
+            held = await self._acquire()
         except BaseException as error:
-            await self._undo(error)
+            await to_its_end(self._undo(error))
             raise
-        finally:
-            self._is_settled.set()
+        self._is_settled.set()
+        return held
 
     async def leave(self, error: BaseException | None) -> None:
-        """Complete the operation.
+        """Complete the operation. Who cancels the task meanwhile does not cancel that.
 
         Args:
             error: What ended the block.
@@ -61,19 +71,8 @@ class AsyncEntry:
             LockLostError: The lock was lost, and nothing else ended the block.
             OperationServiceError: The operation could not be completed, and nothing else ended the block.
         """
-        tenure = self._tenure
-        if tenure is None:
-            return
-        try:
-            await AsyncSteps(self._channel).run(leaving.leave(tenure, self._session, error))
-        except asyncio.CancelledError:
-            # In the midst of the completion, by a timeout around the block say: whether it got through nobody knows.
-            await AsyncSteps(self._channel).run(acquiring.hand_back(tenure.terms, self._session))
-            raise
-        finally:
-            self._claim.release()
-            self._has_left.set()
-            await self._stop()
+        if (tenure := self._tenure) is not None:
+            await to_its_end(self._leave(tenure, error))
 
     async def give_up(self) -> None:
         """Complete the operation as failed, if it is held: its client is about to be closed."""
@@ -113,11 +112,23 @@ class AsyncEntry:
                 await AsyncSteps(self._channel).run(acquiring.hand_back(self._wanted.terms, self._session))
         finally:
             self._claim.release()
+            self._is_settled.set()
+            self._entries.discard(self)
 
-    async def _stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.wait(self._tasks)
+    async def _leave(self, tenure: Tenure, error: BaseException | None) -> None:
+        try:
+            await AsyncSteps(self._channel).run(leaving.leave(tenure, self._session, error))
+        except asyncio.CancelledError:
+            # The event loop is about to end: whether the completion got through nobody knows.
+            await AsyncSteps(self._channel).run(acquiring.hand_back(tenure.terms, self._session))
+            raise
+        finally:
+            self._claim.release()
+            self._has_left.set()
+            self._entries.discard(self)
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.wait(self._tasks)
 
 
 class AsyncHold:
@@ -147,13 +158,8 @@ class AsyncHold:
         self._entry: AsyncEntry | None = None
 
     async def __aenter__(self) -> AsyncHeldOperation:
-        entry = AsyncEntry(self._wanted, self._session, self._channel, self._on_lost)
-        self._entries.add(entry)
-        try:
-            held = await entry.begin()
-        except BaseException:
-            self._entries.discard(entry)
-            raise
+        entry = AsyncEntry(self._wanted, self._session, self._channel, self._on_lost, self._entries)
+        held = await entry.begin()
         self._entry = entry
         return held
 
@@ -161,12 +167,8 @@ class AsyncHold:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         entry, self._entry = self._entry, None
-        if entry is None:
-            return
-        try:
+        if entry is not None:
             await entry.leave(error)
-        finally:
-            self._entries.discard(entry)
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

@@ -30,7 +30,7 @@ class Channel:
     def __init__(
         self, target: str, credentials: grpc.ChannelCredentials | None, options: Sequence[tuple[str, Any]]
     ) -> None:
-        self._target = target
+        self._target = connection.checked(target)
         self._credentials = credentials
         self._options = connection.options(options)
         self._mutex = threading.Lock()

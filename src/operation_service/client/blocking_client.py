@@ -33,7 +33,8 @@ _clients: "weakref.WeakSet[Client]" = weakref.WeakSet()
 class Client:
     """Calls the operation service, and waits for each answer. Safe to use from many threads, and after a fork.
 
-    Every method raises an OperationServiceError of the kind that says what went wrong. Calls are repeated, for as long
+    Every method raises an OperationServiceError of the kind that says what went wrong; a ValueError or TypeError for
+    arguments that no message can carry. Calls are repeated, for as long
     as `timeout` allows, when the service or its etcd cannot be reached, is overloaded, or others came first: reads,
     create, propose and complete always, as doing them twice is as doing them once; append and cancel only when the
     error says that nothing was changed.
@@ -113,8 +114,10 @@ class Client:
 
         Returns:
             What `with` takes; it gives a HeldOperation. Entering it raises LockedError if the resource did not become
-            free in time; leaving it raises LockLostError if the lock was lost and nobody has noticed.
+            free in time; leaving it raises LockLostError if the lock was lost.
         """
+        if on_lost is not None and not callable(on_lost):
+            raise TypeError(f"on_lost must be a function, not {on_lost!r}")
         terms = Terms(project, name, lock_for, disable_cancel)
         return Hold(Wanted(terms, wait, log_message), self._session, self._channel, on_lost, self._entries)
 

@@ -21,6 +21,20 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
 )
 
 
+def checked(target: str) -> str:
+    """Return a target as it is.
+
+    Raises:
+        TypeError: It is no string.
+        ValueError: It is a URL, or empty: gRPC would take it for a name that it cannot find.
+    """
+    if not isinstance(target, str):
+        raise TypeError(f"target must be a string, HOST:PORT say, not {target!r}")
+    if not target or target.startswith(("http://", "https://")):
+        raise ValueError(f"target must be HOST:PORT, or another name that gRPC takes, and no URL, not {target!r}")
+    return target
+
+
 def options(more: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:
     """Return gRPC's channel options; `more` comes last, and wins."""
     return [*_OPTIONS, *more]

@@ -1,5 +1,7 @@
 """What all calls of a client have in common."""
 
+import math
+
 from operation_service.client import forks
 from operation_service.client.clock import Clock
 from operation_service.client.flows import Patience
@@ -19,8 +21,12 @@ class Session:
     """
 
     def __init__(self, token: str | None, timeout: float, clock: Clock) -> None:
-        if timeout <= 0:
-            raise ValueError(f"timeout must be more than 0 seconds, not {timeout}")
+        if not 0 < timeout < math.inf:
+            raise ValueError(f"timeout must be more than 0 seconds, and have an end, not {timeout}")
+        if token is not None and not isinstance(token, str):
+            raise TypeError(f"peer_token must be a string or None, not {token!r}")
+        if token == "":
+            raise ValueError("peer_token must not be empty: leave it out for that of the process")
         self._token = token
         self._generation = forks.generation()
         self.timeout = timeout

@@ -50,6 +50,10 @@ _UNANSWERED = frozenset(
 )
 """Codes that gRPC itself gives when no answer of the service came."""
 
+_NEVER_SENT = "failed to connect to all addresses"
+"""How gRPC's core begins what it says of a call that had no connection to be sent on. Should other words come one day,
+such calls count as perhaps carried out, which is the safe side."""
+
 
 def translated(error: grpc.RpcError, what: str) -> OperationServiceError:
     """Return an error of gRPC as one of ours.
@@ -71,7 +75,7 @@ def translated(error: grpc.RpcError, what: str) -> OperationServiceError:
         unanswered = errors.UnavailableError(
             f"{what} was not answered: {code.name}: {' '.join(message.split())}", facts
         )
-        unanswered.may_have_been_carried_out = True
+        unanswered.may_have_been_carried_out = not message.startswith(_NEVER_SENT)
         return unanswered
     found = (kind or OperationServiceError)(message or f"{what}: {code.name}", facts)
     found.may_have_been_carried_out = (
