@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from operation_service import cli_break_lock, cli_changes, cli_completion, cli_reads
-from operation_service.cli_options import EXIT_CODES, PROGRAM, option
+from operation_service.cli_options import EXIT_CODES, PROGRAM, option, timeout_option
 from operation_service.exit_codes import ExitCode
 from operation_service.logs import log_to_standard_error
 from operation_service.settings import Settings, SettingsError, parse_endpoints
@@ -151,18 +152,29 @@ def serve(  # noqa: PLR0917, click calls it with keywords
     epilog="""\b
 Examples:
   operation-service health
-  operation-service health --listen 127.0.0.1:6000 --timeout 1"""
+  operation-service health --address 127.0.0.1:6000 --timeout 1"""
 )
-@_listen
-@click.option("--timeout", "timeout_seconds", type=float, default=3.0, show_default=True, help="In seconds.")
-def health(listen: str, timeout_seconds: float) -> None:
+@option("--address", "Where the service listens. Default: what --listen says.", metavar="HOST:PORT")
+@option(
+    "--listen",
+    "The same, as the service was told: an address that stands for all is asked on loopback.",
+    metavar="HOST:PORT",
+    default="127.0.0.1:50051",
+)
+@timeout_option(3.0, "How long to wait for the answer.")
+@click.pass_context
+def health(ctx: click.Context, address: str | None, listen: str, timeout: float) -> None:
     """Ask a service whether it serves.
 
     Exits with 0 if it does, else with 1.
     """
     from operation_service.health_check import check_health  # noqa: PLC0415, as above
 
-    answer = asyncio.run(check_health(listen, timeout_seconds))
+    is_listen_said = ctx.get_parameter_source("listen") is ParameterSource.COMMANDLINE
+    is_address_said = ctx.get_parameter_source("address") is ParameterSource.COMMANDLINE
+    # A flag wins over a variable, whichever of the two it is.
+    asked = listen if address is None or (is_listen_said and not is_address_said) else address
+    answer = asyncio.run(check_health(asked, timeout))
     click.echo(answer.reason)
     sys.exit(0 if answer.is_serving else 1)
 
@@ -177,6 +189,10 @@ for _command in (
 
 def main() -> None:
     """Run the command line: what is wrong is told in one line, with exit code 2."""
+    for name in ("stdout", "stderr"):
+        # Closed by whoever started this: there is nobody to tell anything.
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115, to the end of the process
     for stream in (sys.stdout, sys.stderr):
         # JSON is UTF-8 everywhere, and what others have written must not end a command in another locale.
         if isinstance(stream, io.TextIOWrapper):

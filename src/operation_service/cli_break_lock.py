@@ -120,7 +120,7 @@ class _Breaking:
         lines = [*facts(record), *(("last log", log_line(log)) for log in record.operation.logs[-1:])]
         # Beside the question, so that standard output has the answer alone.
         click.echo("".join(f"{name:<15}{value}\n" for name, value in lines), err=True)
-        if not click.confirm(f"Break the lock of {shown(held.lock.holder)}? Is it really gone?", err=True):
+        if not _is_confirmed(f"Break the lock of {shown(held.lock.holder)}? Is it really gone?"):
             fail(Failure(ExitCode.FAILED, "not confirmed: nothing was done", {}), is_json=self._is_json)
 
     def _tell(self, view: "View") -> None:
@@ -173,6 +173,17 @@ class _Breaking:
         except errors.OperationError as error:
             failure = Failure(ExitCode.FAILED, error.message, {})
         fail(failure, is_json=self._is_json)
+
+
+def _is_confirmed(question: str) -> bool:
+    try:
+        return click.confirm(question, err=True)
+    except click.Abort as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise
+        # The end of the input is no yes. It leaves the line of the question open.
+        click.echo(err=True)
+        return False
 
 
 def _unavailable(error: "StoreUnavailableError") -> Failure:

@@ -1,6 +1,7 @@
 """Shell completion: click's scripts, and what they may complete that only a running service knows."""
 
 import contextlib
+import os
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -66,7 +67,8 @@ def _names(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list
 def _asked(ctx: click.Context, ask: Callable[[Service], list[str]]) -> list[str]:
     # Whatever is wrong: a key that completes nothing says so well enough, and a traceback would spoil the line.
     with contextlib.suppress(Exception):
-        return ask(Service(ctx.params.get("address") or "127.0.0.1:50051", _SECONDS, is_json=False))
+        said = ctx.params.get("address") or os.environ.get("OPERATION_SERVICE_ADDRESS")
+        return ask(Service(said or "127.0.0.1:50051", _SECONDS, is_json=False))
     return []
 
 

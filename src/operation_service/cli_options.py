@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import math
 import os
 import re
 import sys
@@ -24,6 +25,8 @@ Exit codes: {ExitCode.DONE:d} done, {ExitCode.FAILED:d} refused or failed, {Exit
 {ExitCode.HELD:d} held by another, {ExitCode.NOT_HELD:d} not held (any more), {ExitCode.INTERRUPTED:d} Ctrl-C, \
 {ExitCode.READER_GONE:d} nobody reads the output."""
 
+_ADDRESS = re.compile(r"(\[[^\[\]]+\]|[^\[\]:/\s]+):[0-9]{1,5}|(dns|ipv4|ipv6|unix|unix-abstract):\S+")
+"""HOST:PORT, or a name that gRPC knows several replicas by."""
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _MAX_SECONDS = 2**32 - 1
 """What fits into a message. The service knows how much of it is too much."""
@@ -55,6 +58,8 @@ class Service:
     is_json: bool
 
     def __post_init__(self) -> None:
+        if not _ADDRESS.fullmatch(self.address):
+            raise click.UsageError(f"--address must be HOST:PORT, and no URL, not {self.address!r}")
         # gRPC's core writes lines of its own to standard error, beside the one that says what is wrong.
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
@@ -96,15 +101,30 @@ output_option = option(
 )
 
 
-def timeout_option(default: float = 10.0) -> Callable[[Command], Command]:
+class _SecondsType(click.FloatRange):
+    """A time to wait, in seconds: more than 0, up to a day."""
+
+    def __init__(self) -> None:
+        super().__init__(min=0, min_open=True, max=86_400)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401, click's own
+        """Return the seconds."""
+        seconds = float(super().convert(value, param, ctx))
+        # It is neither below nor above anything, and would be waited for without an end.
+        if math.isnan(seconds):
+            self.fail(f"{value!r} is no number of seconds", param, ctx)
+        return seconds
+
+
+def timeout_option(default: float = 10.0, help_text: str = "") -> Callable[[Command], Command]:
     """Return the flag that says how long an answer is waited for."""
     return click.option(
         "--timeout",
-        type=click.FloatRange(min=0, min_open=True, max=86_400),
+        type=_SecondsType(),
         default=default,
         show_default=True,
         metavar="SECONDS",
-        help="How long to wait for an answer, attempts after a failure included.",
+        help=help_text or "How long to wait for an answer, attempts after a failure included.",
     )
 
 
@@ -137,10 +157,12 @@ def ending(*, is_json: bool) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         sys.exit(ExitCode.INTERRUPTED)
-    except BrokenPipeError:
+    except OSError as error:
         # What is still in Python's buffer has nowhere to go, and Python would complain about that at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(ExitCode.READER_GONE)
+        if isinstance(error, BrokenPipeError):
+            sys.exit(ExitCode.READER_GONE)
+        fail(Failure(ExitCode.FAILED, f"the output cannot be written: {error.strerror or error}", {}), is_json=is_json)
     except click.ClickException:
         raise
     except UnicodeEncodeError as error:

@@ -122,7 +122,9 @@ async def test_it_asks_and_shows_what_is_held(holder: Peer, variables: dict[str,
 
 async def test_without_anybody_to_ask_nothing_is_done(holder: Peer, variables: dict[str, str]) -> None:
     await holder.propose(lock_for_seconds=3600)
-    assert (await break_lock(variables)).code == 1
+    finished = await break_lock(variables)
+    assert finished.code == 1
+    assert finished.err_lines[-1] == "operation-service: not confirmed: nothing was done"
     assert await holder.state() == "LOCKED"
 
 

@@ -312,6 +312,15 @@ async def test_health_exits_with_0_when_it_serves_and_with_1_when_not(etcd: str,
     healthy = await run(PROGRAM, "health", "--listen", server.address)
     assert (healthy.code, healthy.out) == (0, f"{server.address} is SERVING\n")
     assert (await run(PROGRAM, "health", OPERATION_SERVICE_LISTEN=server.address)).code == 0
+    nowhere = "127.0.0.1:1"
+    for flags, variables in (
+        (("--address", server.address), {}),
+        ((), {"OPERATION_SERVICE_ADDRESS": server.address}),
+        ((), {"OPERATION_SERVICE_ADDRESS": server.address, "OPERATION_SERVICE_LISTEN": nowhere}),
+        (("--listen", server.address), {"OPERATION_SERVICE_ADDRESS": nowhere}),
+        (("--address", server.address, "--listen", nowhere), {}),
+    ):
+        assert (await run(PROGRAM, "health", *flags, **variables)).code == 0, (flags, variables)
     await server.stop()
     gone = await run(PROGRAM, "health", "--listen", server.address)
     assert gone.code == 1

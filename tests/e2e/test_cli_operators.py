@@ -312,6 +312,11 @@ async def test_exit_codes_tell_what_went_wrong(cli: Cli, peer: Peer) -> None:
     [
         (("list", "--state", "ASLEEP"), "--state"),
         (("list", "--timeout", "0"), "--timeout"),
+        (("list", "--timeout", "nan"), "--timeout"),
+        (("health", "--timeout", "nan"), "--timeout"),
+        (("list", "--address", "http://127.0.0.1:50051"), "--address"),
+        (("list", "--address", "127.0.0.1"), "--address"),
+        (("list", "--address", ""), "--address"),
         (("list", "-o", "yaml"), "--output"),
         (("get", "project"), "NAME"),
         (("get", "project", "a", "--descriptor-set", "/no/such/file"), "/no/such/file"),
@@ -337,6 +342,15 @@ async def test_with_json_an_error_is_json_too(cli: Cli, peer: Peer) -> None:
     assert (error["code"], error["reason"]) == ("FAILED_PRECONDITION", "LOCKED")
     assert error["metadata"]["last_log"] == "working"
     assert 590 < error["retryAfterSeconds"] <= 600
+
+
+@pytest.mark.parametrize(("output", "code"), [("> /dev/full", 1), (">&-", 0)], ids=["a full disk", "closed"])
+async def test_an_output_that_takes_nothing_is_told_in_one_line(
+    output: str, code: int, server: Server, peer: Peer
+) -> None:
+    await peer.propose()
+    finished = await run("sh", "-c", f'"{PROGRAM}" list {output}', OPERATION_SERVICE_ADDRESS=server.address)
+    assert (finished.code, len(finished.err_lines)) == (code, code), finished.err
 
 
 async def test_a_reader_that_goes_away_ends_it_without_a_word(server: Server, peer: Peer) -> None:

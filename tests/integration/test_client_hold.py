@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import threading
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 
 import pytest
@@ -147,6 +147,25 @@ async def test_a_proposal_beside_a_hold_of_the_same_process_needs_its_fencing_to
         await client.propose(PROJECT, NAME, lock_for=60, fencing_token=operation.fencing_token)
 
 
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (lambda: Client("http://127.0.0.1:50051"), ValueError),
+        (lambda: AsyncClient(""), ValueError),
+        (lambda: Client(None), TypeError),  # type: ignore[arg-type]
+        (lambda: Client(peer_token=""), ValueError),
+        (lambda: Client(peer_token=4), TypeError),  # type: ignore[arg-type]
+        (lambda: Client(timeout=float("nan")), ValueError),
+        (lambda: Client().hold(PROJECT, NAME, wait=float("nan")), ValueError),
+        (lambda: Client().hold(PROJECT, NAME, wait=-1), ValueError),
+        (lambda: Client().hold(PROJECT, NAME, on_lost="x"), TypeError),  # type: ignore[arg-type]
+    ],
+)
+async def test_what_cannot_be_meant_is_refused_at_once(make: Callable[[], object], kind: type[Exception]) -> None:
+    with pytest.raises(kind):
+        make()
+
+
 async def test_nobody_would_await_what_is_called_when_the_lock_is_lost(client: AsyncClient) -> None:
     async def on_lost(_: LockLostError) -> None:
         raise AssertionError("nobody awaits it")
@@ -243,6 +262,34 @@ async def test_a_service_out_of_reach_loses_the_lock_by_the_clients_own_clock(ad
         assert isinstance(lost.value.__cause__, UnavailableError)
         assert told == [Loss.RAN_OUT]
     await link.close()
+
+
+async def test_a_log_line_that_had_no_connection_to_be_sent_on_is_sent_again(address: str, peer: Peer) -> None:
+    host, _, port = address.rpartition(":")
+    link = Link(host, int(port))
+    await link.open()
+    async with AsyncClient(f"127.0.0.1:{link.port}") as client:
+        async with client.hold(PROJECT, NAME, lock_for=60) as operation:
+            await link.close()
+            for _ in range(2):
+                # The first one may find the connection just breaking, which it cannot know to be harmless.
+                with contextlib.suppress(UnavailableError):
+                    logging = asyncio.create_task(operation.log("a step"))
+                    await asyncio.wait([logging], timeout=1)
+                    if not logging.done():
+                        break
+            assert not logging.done()
+            await link.open()
+            await logging
+        assert [log.message for log in (await peer.get()).operation.logs] == ["a step"]
+    await link.close()
+
+
+async def test_nothing_was_carried_out_by_a_call_that_had_no_connection() -> None:
+    async with AsyncClient("127.0.0.1:1", timeout=1) as client:
+        with pytest.raises(UnavailableError) as refused:
+            await client.append(PROJECT, NAME, "a step")
+    assert not refused.value.may_have_been_carried_out
 
 
 async def test_a_service_that_was_away_for_a_moment_costs_nothing(address: str, peer: Peer) -> None:
