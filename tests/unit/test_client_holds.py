@@ -34,17 +34,25 @@ def service() -> FakeService:
 
 
 def a_hold(service: FakeService, *, wait: float | None = 0.0) -> Hold:
-    return Hold(Wanted(TERMS, wait, ""), Session(SELF, 60.0, boottime), FakeChannel(service), None, set())
+    return Hold(
+        lambda: Entry(Wanted(TERMS, wait, ""), Session(SELF, 60.0, boottime), FakeChannel(service), None, set())
+    )
 
 
 def an_async_hold(service: FakeService, *, wait: float | None = 0.0) -> AsyncHold:
-    return AsyncHold(Wanted(TERMS, wait, ""), Session(SELF, 10.0, boottime), FakeAsyncChannel(service), None, set())
+    return AsyncHold(
+        lambda: AsyncEntry(
+            Wanted(TERMS, wait, ""), Session(SELF, 10.0, boottime), FakeAsyncChannel(service), None, set()
+        )
+    )
 
 
 def entered_into(service: FakeService) -> tuple[Hold, set[Entry]]:
     """A hold, and where its entries are."""
     entries: set[Entry] = set()
-    return Hold(Wanted(TERMS, 0.0, ""), Session(SELF, 60.0, boottime), FakeChannel(service), None, entries), entries
+    return Hold(
+        lambda: Entry(Wanted(TERMS, 0.0, ""), Session(SELF, 60.0, boottime), FakeChannel(service), None, entries)
+    ), entries
 
 
 def give_up(entries: set[Entry]) -> None:
@@ -192,7 +200,7 @@ class _Late:
 
 async def test_a_second_cancellation_does_not_keep_a_lock_from_being_let_go(service: FakeService) -> None:
     channel = LateChannel(service)
-    hold = AsyncHold(Wanted(TERMS, 0.0, ""), Session(SELF, 10.0, boottime), channel, None, set())
+    hold = AsyncHold(lambda: AsyncEntry(Wanted(TERMS, 0.0, ""), Session(SELF, 10.0, boottime), channel, None, set()))
     entering = asyncio.create_task(hold.__aenter__())
     for calls in (1, 2):
         await turns_until(lambda calls=calls: len(service.calls) == calls)  # type: ignore[misc]
@@ -266,7 +274,7 @@ def test_who_gives_up_waits_for_a_proposal_that_is_under_way(service: FakeServic
 async def test_who_gives_up_waits_for_an_async_proposal_that_is_under_way(service: FakeService) -> None:
     entries: set[AsyncEntry] = set()
     channel = SlowChannel(service, PROPOSE)
-    hold = AsyncHold(Wanted(TERMS, 0.0, ""), Session(SELF, 30.0, boottime), channel, None, entries)
+    hold = AsyncHold(lambda: AsyncEntry(Wanted(TERMS, 0.0, ""), Session(SELF, 30.0, boottime), channel, None, entries))
     block = asyncio.create_task(a_block(hold))
     await channel.is_under_way.wait()
     (entry,) = entries
@@ -288,7 +296,9 @@ def test_who_gives_up_because_the_lock_is_lost_does_not_wait_for_itself(service:
         told.append(error.loss)
         give_up(entries)
 
-    hold = Hold(Wanted(TERMS, 0.0, ""), Session(SELF, 1e6, clock), FakeChannel(service), on_lost, entries)
+    hold = Hold(
+        lambda: Entry(Wanted(TERMS, 0.0, ""), Session(SELF, 1e6, clock), FakeChannel(service), on_lost, entries)
+    )
     with pytest.raises(LockLostError), hold:
         clock.push(30)
     assert told == [Loss.RAN_OUT]
@@ -347,7 +357,7 @@ async def a_block(hold: AsyncHold) -> None:
 async def test_who_gives_up_waits_for_an_async_block_that_is_just_ending(service: FakeService) -> None:
     channel = SlowChannel(service)
     entries: set[AsyncEntry] = set()
-    hold = AsyncHold(Wanted(TERMS, 0.0, ""), Session(SELF, 30.0, boottime), channel, None, entries)
+    hold = AsyncHold(lambda: AsyncEntry(Wanted(TERMS, 0.0, ""), Session(SELF, 30.0, boottime), channel, None, entries))
     ending = asyncio.create_task(a_block(hold))
     await channel.is_under_way.wait()
     (entry,) = entries
@@ -362,7 +372,7 @@ async def test_who_gives_up_waits_for_an_async_block_that_is_just_ending(service
 
 async def test_the_completion_goes_on_whoever_is_cancelled_meanwhile_and_however_often(service: FakeService) -> None:
     channel = SlowChannel(service)
-    hold = AsyncHold(Wanted(TERMS, 0.0, ""), Session(SELF, 30.0, boottime), channel, None, set())
+    hold = AsyncHold(lambda: AsyncEntry(Wanted(TERMS, 0.0, ""), Session(SELF, 30.0, boottime), channel, None, set()))
     ending = asyncio.create_task(a_block(hold))
     await channel.is_under_way.wait()
     for _ in range(3):
@@ -379,7 +389,9 @@ async def test_the_completion_goes_on_whoever_is_cancelled_meanwhile_and_however
 def test_the_end_of_the_event_loop_in_the_midst_of_the_completion_leaves_no_lock_behind(service: FakeService) -> None:
     async def main() -> None:
         channel = SlowChannel(service)
-        hold = AsyncHold(Wanted(TERMS, 0.0, ""), Session(SELF, 30.0, boottime), channel, None, set())
+        hold = AsyncHold(
+            lambda: AsyncEntry(Wanted(TERMS, 0.0, ""), Session(SELF, 30.0, boottime), channel, None, set())
+        )
         ending = asyncio.create_task(a_block(hold))
         await channel.is_under_way.wait()
         ending.cancel()

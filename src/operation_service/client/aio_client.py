@@ -117,7 +117,8 @@ class AsyncClient:
         if on_lost is not None and not callable(on_lost):
             raise TypeError(f"on_lost must be a function, not {on_lost!r}")
         terms = Terms(project, name, lock_for, disable_cancel)
-        return AsyncHold(Wanted(terms, wait, log_message), self._session, self._channel, on_lost, self._entries)
+        wanted = Wanted(terms, wait, log_message)
+        return AsyncHold(lambda: AsyncEntry(wanted, self._session, self._channel, on_lost, self._entries))
 
     async def create(
         self,

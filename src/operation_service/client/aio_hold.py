@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from types import TracebackType
 
 from operation_service.client import acquiring, keeping, leaving
@@ -135,30 +136,15 @@ class AsyncHold:
     """What `async with` takes: see `AsyncClient.hold`. It may be entered again, when it was left.
 
     Args:
-        wanted: What to acquire.
-        session: Whose it is.
-        channel: The connection.
-        on_lost: Called once with the error if the lock is lost.
-        entries: Where an entry is for as long as it lasts.
+        enter: Makes an entry.
     """
 
-    def __init__(
-        self,
-        wanted: Wanted,
-        session: Session,
-        channel: AsyncChannel,
-        on_lost: LostCallback | None,
-        entries: set[AsyncEntry],
-    ) -> None:
-        self._wanted = wanted
-        self._session = session
-        self._channel = channel
-        self._on_lost = on_lost
-        self._entries = entries
+    def __init__(self, enter: Callable[[], AsyncEntry]) -> None:
+        self._enter = enter
         self._entry: AsyncEntry | None = None
 
     async def __aenter__(self) -> AsyncHeldOperation:
-        entry = AsyncEntry(self._wanted, self._session, self._channel, self._on_lost, self._entries)
+        entry = self._enter()
         held = await entry.begin()
         self._entry = entry
         return held

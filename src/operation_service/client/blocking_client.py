@@ -119,7 +119,8 @@ class Client:
         if on_lost is not None and not callable(on_lost):
             raise TypeError(f"on_lost must be a function, not {on_lost!r}")
         terms = Terms(project, name, lock_for, disable_cancel)
-        return Hold(Wanted(terms, wait, log_message), self._session, self._channel, on_lost, self._entries)
+        wanted = Wanted(terms, wait, log_message)
+        return Hold(lambda: Entry(wanted, self._session, self._channel, on_lost, self._entries))
 
     def create(
         self,

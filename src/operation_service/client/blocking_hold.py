@@ -1,6 +1,7 @@
 """A hold as a `with` block, kept by two threads: one renews, one watches."""
 
 import threading
+from collections.abc import Callable
 from types import TracebackType
 
 from operation_service.client import acquiring, forks, keeping, leaving
@@ -21,9 +22,17 @@ class Entry:
         session: Whose it is.
         channel: The connection.
         on_lost: Called once with the error if the lock is lost.
+        entries: Where this entry is for as long as it lasts.
     """
 
-    def __init__(self, wanted: Wanted, session: Session, channel: Channel, on_lost: LostCallback | None) -> None:
+    def __init__(
+        self,
+        wanted: Wanted,
+        session: Session,
+        channel: Channel,
+        on_lost: LostCallback | None,
+        entries: "set[Entry]",
+    ) -> None:
         self._wanted = wanted
         self._session = session
         self._channel = channel
@@ -35,6 +44,8 @@ class Entry:
         self._is_settled = threading.Event()
         self._has_left = threading.Event()
         self._generation = forks.generation()
+        self._entries = entries
+        entries.add(self)
 
     def begin(self) -> HeldOperation:
         """Take the lock, and begin to keep it.
@@ -43,12 +54,12 @@ class Entry:
             OperationServiceError: It was not to be had.
         """
         try:
-            return self._acquire()
+            held = self._acquire()
         except BaseException as error:
             self._undo(error)
             raise
-        finally:
-            self._is_settled.set()
+        self._is_settled.set()
+        return held
 
     def leave(self, error: BaseException | None) -> None:
         """Complete the operation.
@@ -73,6 +84,7 @@ class Entry:
         finally:
             self._claim.release()
             self._has_left.set()
+            self._entries.discard(self)
 
     def give_up(self) -> None:
         """Complete the operation as failed, if it is held: this process is about to let go of everything."""
@@ -116,6 +128,8 @@ class Entry:
                 Steps(self._channel).run(acquiring.hand_back(self._wanted.terms, self._session))
         finally:
             self._claim.release()
+            self._is_settled.set()
+            self._entries.discard(self)
 
     def _keep(self, tenure: Tenure, held: HeldOperation) -> None:
         over = threading.Event()
@@ -134,36 +148,16 @@ class Hold:
     """What `with` takes: see `Client.hold`. It may be entered again, when it was left.
 
     Args:
-        wanted: What to acquire.
-        session: Whose it is.
-        channel: The connection.
-        on_lost: Called once with the error if the lock is lost.
-        entries: Where an entry is for as long as it lasts.
+        enter: Makes an entry.
     """
 
-    def __init__(
-        self,
-        wanted: Wanted,
-        session: Session,
-        channel: Channel,
-        on_lost: LostCallback | None,
-        entries: set[Entry],
-    ) -> None:
-        self._wanted = wanted
-        self._session = session
-        self._channel = channel
-        self._on_lost = on_lost
-        self._entries = entries
+    def __init__(self, enter: Callable[[], Entry]) -> None:
+        self._enter = enter
         self._entry: Entry | None = None
 
     def __enter__(self) -> HeldOperation:
-        entry = Entry(self._wanted, self._session, self._channel, self._on_lost)
-        self._entries.add(entry)
-        try:
-            held = entry.begin()
-        except BaseException:
-            self._entries.discard(entry)
-            raise
+        entry = self._enter()
+        held = entry.begin()
         self._entry = entry
         return held
 
@@ -171,9 +165,5 @@ class Hold:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         entry, self._entry = self._entry, None
-        if entry is None:
-            return
-        try:
+        if entry is not None:
             entry.leave(error)
-        finally:
-            self._entries.discard(entry)
