@@ -1,6 +1,7 @@
 """One etcd for the session, one key prefix and one service for each test."""
 
 import os
+import signal
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,6 +14,9 @@ from support import Peer, TestClock, connected
 from operation_service.embedded_etcd import EmbeddedEtcd, find_etcd_binary
 from operation_service.server import running
 from operation_service.settings import Settings
+
+# Whoever starts the tests in the background of a script has them, and all that they start, ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 DESCRIPTORS = Path(__file__).parent.parent / "examples" / "virtual_machine.binpb"
 
