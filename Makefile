@@ -25,7 +25,7 @@ run: .venv/run.stamp ## Serve with an embedded etcd; ARGS="..." are the flags of
 	@exec $(BIN)/operation-service serve $(ARGS)
 
 test: .venv/dev.stamp ## Run all tests against a real etcd; ARGS="..." go to pytest, ETCD=... names the binary
-	$(if $(ETCD),TEST_ETCD_BINARY=$(ETCD)) $(BIN)/pytest --numprocesses 2 $(ARGS)
+	$(if $(ETCD),TEST_ETCD_BINARY=$(ETCD)) $(BIN)/pytest --numprocesses 2 --dist worksteal $(ARGS)
 
 chaos: .venv/dev.stamp ## Hurt a cluster while clients use it, and judge what they saw; SECONDS=120 SEED=... BROKEN=...
 	@PYTHONPATH=tests exec $(BIN)/python -m chaos.run --seconds $(SECONDS) \

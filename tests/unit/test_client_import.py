@@ -87,3 +87,13 @@ def test_the_tree_of_exceptions_is_as_its_docstring_draws_it() -> None:
         if isinstance(kind, type) and issubclass(kind, errors.OperationServiceError) and kind.__base__
     }
     assert drawn == real
+
+
+def test_a_client_has_loaded_all_of_grpc_before_threads_use_it() -> None:
+    """A fork in the midst of gRPC's first steps, in another thread, left a child that waited for ever."""
+    code = (
+        "import sys; from operation_service.client import Client; before = 'grpc._channel' in sys.modules; "
+        "client = Client('127.0.0.1:1'); print(before, 'grpc._channel' in sys.modules)"
+    )
+    finished = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert finished.stdout == "False True\n"

@@ -19,7 +19,7 @@ Result = TypeVar("Result")
 
 
 class Channel:
-    """A connection to the service, made when it is first needed, and again in each child of the process.
+    """A connection to the service; another one is made in each child of the process that needs one.
 
     Args:
         target: As gRPC takes it.
@@ -37,6 +37,8 @@ class Channel:
         self._channel: grpc.Channel | None = None
         self._generation = forks.generation()
         self._is_closed = False
+        # Now, and not by the first call, in some thread: a fork beside that would leave a child with half of gRPC.
+        self._open()
 
     def unary(self, rpc: Rpc[Any, Any]) -> Any:  # noqa: ANN401, gRPC's multi-callables are generic in its stubs alone
         """Return what makes a call."""
