@@ -26,7 +26,11 @@ def check_watches(facts: Facts) -> Iterator[Violation]:
 
 
 def _in_order(account: Account) -> Iterator[Violation]:
-    """Revisions never go back, and nothing is told twice, or from before the beginning."""
+    """Revisions never go back, and nothing is told twice, or from before the beginning.
+
+    A watch that broke off within a revision, of which several changes are, tells all of it when it is resumed (README,
+    "In etcd"): so what is told again is no violation as long as that revision had not been told in full.
+    """
     after = account.after
     told: dict[tuple[str, int], Seen] = {}
     last: Seen | None = None
@@ -38,7 +42,8 @@ def _in_order(account: Account) -> Iterator[Violation]:
             what = f"{_name(seen)} was told revision {seen.record_revision}, which is from before its beginning"
             yield Violation(Kind.WATCH_ORDER, seen.resource, what, (seen,))
         before = told.setdefault((seen.resource, seen.record_revision), seen)
-        if before is not seen:
+        is_told_in_full = last is not None and last.revision >= seen.record_revision
+        if before is not seen and (is_told_in_full or seen.is_present or before.is_present):
             what = f"{_name(seen)} was told revision {seen.record_revision} twice"
             yield Violation(Kind.WATCH_ORDER, seen.resource, what, (before, seen))
         last = seen

@@ -218,6 +218,22 @@ def test_an_update_whose_client_was_killed_may_be_there_once_or_not() -> None:
     assert {violation.kind for violation in twice} == {Kind.REPEATED_UPDATE}
 
 
+def test_a_watch_that_broke_off_within_a_revision_may_tell_it_again_but_not_what_was_told_in_full() -> None:
+    (place,) = [
+        number
+        for number, entry in enumerate(GOOD)
+        if isinstance(entry, Seen) and (entry.watcher, entry.record_revision) == ("w2", 16)
+    ]
+    told = GOOD[place]
+    assert isinstance(told, Seen)
+    broken_off, again = replace(told, revision=15), replace(told)
+    assert check([*GOOD[:place], broken_off, *GOOD[place:]]) == []
+    twice = check([*GOOD[:place], again, *GOOD[place:]])
+    assert {violation.kind for violation in twice} == {Kind.WATCH_ORDER}
+    thrice = check([*GOOD[:place], broken_off, again, *GOOD[place:]])
+    assert {violation.kind for violation in thrice} == {Kind.WATCH_ORDER}
+
+
 def test_a_hole_in_the_accounts_hides_what_may_lie_in_it() -> None:
     holed = drop(Seen, record_revision=13)(GOOD)
     covering = [entry for entry in holed if not isinstance(entry, Seen | WatchBegan) or entry.watcher == "w2"]
