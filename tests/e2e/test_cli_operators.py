@@ -49,8 +49,22 @@ def cli(server: Server) -> Cli:
     return call
 
 
+_started: list[asyncio.subprocess.Process] = []
+
+
+@pytest.fixture(autouse=True)
+async def _ended() -> AsyncIterator[None]:
+    """Leave no command behind, also of a test that fails."""
+    yield
+    while _started:
+        process = _started.pop()
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
+
+
 async def started(server: Server, *words: str) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
+    process = await asyncio.create_subprocess_exec(
         str(PROGRAM),
         *words,
         stdin=asyncio.subprocess.DEVNULL,
@@ -58,6 +72,8 @@ async def started(server: Server, *words: str) -> asyncio.subprocess.Process:
         stderr=asyncio.subprocess.PIPE,
         env=environment(OPERATION_SERVICE_ADDRESS=server.address),
     )
+    _started.append(process)
+    return process
 
 
 async def a_line(process: asyncio.subprocess.Process) -> str:
@@ -362,6 +378,7 @@ async def test_a_reader_that_goes_away_ends_it_without_a_word(server: Server, pe
         stderr=asyncio.subprocess.PIPE,
         env=environment(OPERATION_SERVICE_ADDRESS=server.address),
     )
+    _started.append(process)
     os.close(write)
     assert b"LOCKED" in await asyncio.to_thread(os.read, read, 65_536)
     os.close(read)
@@ -414,6 +431,7 @@ async def test_watch_is_a_live_table_at_a_terminal(server: Server, peer: Peer) -
         stderr=follower,
         env=environment(OPERATION_SERVICE_ADDRESS=server.address, TERM="xterm", COLUMNS="150", LINES="24"),
     )
+    _started.append(process)
     os.close(follower)
     drawn = ""
 
