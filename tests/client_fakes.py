@@ -16,7 +16,7 @@ from n0stack.protobuf.operation_pb2 import Operation
 from operation_service.client import rpcs
 from operation_service.client.aio import AsyncChannel
 from operation_service.client.blocking import Channel
-from operation_service.client.connection import FENCING_TOKEN
+from operation_service.client.connection import FENCING_TOKEN, Target
 from operation_service.client.translation import DOMAIN
 
 DETAILS = "grpc-status-details-bin"
@@ -154,7 +154,7 @@ class FakeChannel(Channel):
     """Leads to a fake service."""
 
     def __init__(self, service: FakeService) -> None:
-        super().__init__("nowhere", None, ())
+        super().__init__(Target("nowhere", None, ()))
         self._service = service
 
     def unary(self, rpc: Any) -> _Unary:
@@ -207,7 +207,7 @@ class FakeAsyncChannel(AsyncChannel):
     """Leads to a fake service."""
 
     def __init__(self, service: FakeService) -> None:
-        super().__init__("nowhere", None, ())
+        super().__init__(Target("nowhere", None, ()))
         self._service = service
 
     def unary(self, rpc: Any) -> Callable[..., _AsyncUnary]:

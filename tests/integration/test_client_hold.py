@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 from etcd_hands import EtcdHands
-from links import Link, Mode
+from links import Mode, linked
 from support import NAME, PROJECT, Peer, TestClock, connected, event_name
 from waiting import reaches, soon
 
@@ -246,29 +246,23 @@ async def test_without_a_watch_the_next_renewal_finds_that_the_lock_is_lost_and_
 
 
 async def test_a_service_out_of_reach_loses_the_lock_by_the_clients_own_clock(address: str) -> None:
-    host, _, port = address.rpartition(":")
-    link = Link(host, int(port))
-    await link.open()
-    told: list[Loss] = []
-    async with AsyncClient(f"127.0.0.1:{link.port}", timeout=2) as client:
-        with pytest.raises(LockLostError) as lost:
-            async with client.hold(
-                PROJECT, NAME, lock_for=3, on_lost=lambda error: told.append(error.loss)
-            ) as operation:
-                link.become(Mode.HOLD)
-                async with asyncio.timeout(20):
-                    await operation.lost.wait()
-        assert lost.value.loss is Loss.RAN_OUT
-        assert isinstance(lost.value.__cause__, UnavailableError)
-        assert told == [Loss.RAN_OUT]
-    await link.close()
+    async with linked(f"http://{address}") as link:
+        told: list[Loss] = []
+        async with AsyncClient(f"127.0.0.1:{link.port}", timeout=2) as client:
+            with pytest.raises(LockLostError) as lost:
+                async with client.hold(
+                    PROJECT, NAME, lock_for=3, on_lost=lambda error: told.append(error.loss)
+                ) as operation:
+                    link.become(Mode.HOLD)
+                    async with asyncio.timeout(20):
+                        await operation.lost.wait()
+            assert lost.value.loss is Loss.RAN_OUT
+            assert isinstance(lost.value.__cause__, UnavailableError)
+            assert told == [Loss.RAN_OUT]
 
 
 async def test_a_log_line_that_had_no_connection_to_be_sent_on_is_sent_again(address: str, peer: Peer) -> None:
-    host, _, port = address.rpartition(":")
-    link = Link(host, int(port))
-    await link.open()
-    async with AsyncClient(f"127.0.0.1:{link.port}") as client:
+    async with linked(f"http://{address}") as link, AsyncClient(f"127.0.0.1:{link.port}") as client:
         async with client.hold(PROJECT, NAME, lock_for=60) as operation:
             await link.close()
             for _ in range(2):
@@ -282,7 +276,6 @@ async def test_a_log_line_that_had_no_connection_to_be_sent_on_is_sent_again(add
             await link.open()
             await logging
         assert [log.message for log in (await peer.get()).operation.logs] == ["a step"]
-    await link.close()
 
 
 async def test_nothing_was_carried_out_by_a_call_that_had_no_connection() -> None:
@@ -293,10 +286,7 @@ async def test_nothing_was_carried_out_by_a_call_that_had_no_connection() -> Non
 
 
 async def test_a_service_that_was_away_for_a_moment_costs_nothing(address: str, peer: Peer) -> None:
-    host, _, port = address.rpartition(":")
-    link = Link(host, int(port))
-    await link.open()
-    async with AsyncClient(f"127.0.0.1:{link.port}") as client:
+    async with linked(f"http://{address}") as link, AsyncClient(f"127.0.0.1:{link.port}") as client:
         async with client.hold(PROJECT, NAME, lock_for=9) as operation:
             first = await peer.get()
             await link.close()
@@ -311,14 +301,10 @@ async def test_a_service_that_was_away_for_a_moment_costs_nothing(address: str, 
             assert await soon(renewed)
             await operation.log("still here")
         assert await peer.state() == "SUCCEEDED"
-    await link.close()
 
 
 async def test_a_completion_whose_answer_was_lost_is_recognised(address: str, peer: Peer) -> None:
-    host, _, port = address.rpartition(":")
-    link = Link(host, int(port))
-    await link.open()
-    async with AsyncClient(f"127.0.0.1:{link.port}", timeout=30) as client:
+    async with linked(f"http://{address}") as link, AsyncClient(f"127.0.0.1:{link.port}", timeout=30) as client:
         hold = client.hold(PROJECT, NAME, lock_for=60)
         await hold.__aenter__()
         link.become(Mode.SWALLOW)
@@ -328,27 +314,23 @@ async def test_a_completion_whose_answer_was_lost_is_recognised(address: str, pe
         link.cut()
         # A repeat is refused, as the fencing token's lock is gone; it was this very completion that ended it.
         await leaving
-    await link.close()
 
 
 async def test_a_proposal_whose_answer_never_comes_leaves_no_lock_behind(address: str, peer: Peer) -> None:
-    host, _, port = address.rpartition(":")
-    link = Link(host, int(port))
-    await link.open()
-    async with AsyncClient(f"127.0.0.1:{link.port}", timeout=30) as client:
-        with contextlib.suppress(NotFoundError):
-            await client.get(PROJECT, NAME)
-        link.become(Mode.SWALLOW)
-        entering = asyncio.create_task(client.hold(PROJECT, NAME, lock_for=600).__aenter__())
-        assert await reaches(peer, "LOCKED")
-        link.become(Mode.PASS)
-        link.cut()
-        entering.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await entering
-    # Not completed, as it never began, but not locked for ten minutes either.
-    assert await reaches(peer, "EXPIRED")
-    await link.close()
+    async with linked(f"http://{address}") as link:
+        async with AsyncClient(f"127.0.0.1:{link.port}", timeout=30) as client:
+            with contextlib.suppress(NotFoundError):
+                await client.get(PROJECT, NAME)
+            link.become(Mode.SWALLOW)
+            entering = asyncio.create_task(client.hold(PROJECT, NAME, lock_for=600).__aenter__())
+            assert await reaches(peer, "LOCKED")
+            link.become(Mode.PASS)
+            link.cut()
+            entering.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await entering
+        # Not completed, as it never began, but not locked for ten minutes either.
+        assert await reaches(peer, "EXPIRED")
 
 
 async def test_a_client_that_is_closed_gives_up_what_it_holds(address: str, peer: Peer) -> None:

@@ -8,11 +8,12 @@ import pytest
 from operation_service.client import forks, rpcs
 from operation_service.client.aio import AsyncChannel
 from operation_service.client.blocking import Channel
+from operation_service.client.connection import Target
 from operation_service.client.errors import OperationServiceError
 
 
 def a_channel() -> Channel:
-    return Channel("127.0.0.1:1", None, ())
+    return Channel(Target("127.0.0.1:1", None, ()))
 
 
 def test_in_a_child_it_is_closed_whatever_a_thread_of_the_parent_was_doing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,7 +51,7 @@ def test_a_child_has_a_connection_of_its_own_and_does_not_close_its_parents(monk
 
 
 async def test_a_call_that_closing_the_client_cuts_off_does_not_look_as_if_its_task_was_cancelled() -> None:
-    channel = AsyncChannel("127.0.0.1:1", None, ())
+    channel = AsyncChannel(Target("127.0.0.1:1", None, ()))
     call: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def calls() -> None:
@@ -70,7 +71,7 @@ async def test_a_call_that_closing_the_client_cuts_off_does_not_look_as_if_its_t
 
 @pytest.mark.parametrize("is_closed", [True, False])
 async def test_a_task_that_is_cancelled_is_cancelled(is_closed: bool) -> None:
-    channel = AsyncChannel("127.0.0.1:1", None, ())
+    channel = AsyncChannel(Target("127.0.0.1:1", None, ()))
 
     async def calls() -> None:
         with channel.border("GetOperation"):

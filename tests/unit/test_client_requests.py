@@ -2,6 +2,7 @@
 
 import sys
 import time
+from unittest.mock import Mock
 
 import pytest
 from client_support import FENCE, SELF, TERMS, PushedClock, a_session, a_tenure, an_answer, play
@@ -132,7 +133,11 @@ def test_a_fencing_token_goes_into_the_metadata_and_comes_out_of_it() -> None:
 
 
 def test_the_callers_options_come_last() -> None:
-    assert connection.options([("grpc.keepalive_time_ms", 60_000)])[-1] == ("grpc.keepalive_time_ms", 60_000)
+    library = Mock()
+    connection.Target("127.0.0.1:1", None, [("grpc.keepalive_time_ms", 60_000)]).open(library)
+    (_, more) = library.insecure_channel.call_args
+    assert more["options"][-1] == ("grpc.keepalive_time_ms", 60_000)
+    assert ("grpc.keepalive_time_ms", 10_000) in more["options"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux counts the time of a suspended machine")

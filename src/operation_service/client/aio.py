@@ -3,12 +3,13 @@
 import asyncio
 import contextlib
 import math
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, TypeVar
 
 import grpc
 
 from operation_service.client import connection, forks
+from operation_service.client.connection import Target
 from operation_service.client.errors import OperationServiceError
 from operation_service.client.flows import Answer, Await, Flow, Open, Read, Renew, Rest, Send, Step
 from operation_service.client.rpcs import Rpc
@@ -21,32 +22,22 @@ class AsyncChannel:
     """A connection to the service, made when it is first needed, in the event loop that needs it.
 
     Args:
-        target: As gRPC takes it.
-        credentials: None: without TLS.
-        options: gRPC's channel options, besides ours.
+        target: Where the service is.
     """
 
-    def __init__(
-        self, target: str, credentials: grpc.ChannelCredentials | None, options: Sequence[tuple[str, Any]]
-    ) -> None:
-        self._target = connection.checked(target)
-        self._credentials = credentials
-        self._options = connection.options(options)
+    def __init__(self, target: Target) -> None:
+        self._target = target
         self._channel: grpc.aio.Channel | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_closed = False
 
     def unary(self, rpc: Rpc[Any, Any]) -> Any:  # noqa: ANN401, gRPC's multi-callables are generic in its stubs alone
         """Return what makes a call."""
-        return self._open().unary_unary(
-            rpc.path, request_serializer=rpc.request.SerializeToString, response_deserializer=rpc.reply.FromString
-        )
+        return connection.method(self._open().unary_unary, rpc)
 
     def stream(self, rpc: Rpc[Any, Any]) -> Any:  # noqa: ANN401, as above
         """Return what begins a stream."""
-        return self._open().unary_stream(
-            rpc.path, request_serializer=rpc.request.SerializeToString, response_deserializer=rpc.reply.FromString
-        )
+        return connection.method(self._open().unary_stream, rpc)
 
     @contextlib.contextmanager
     def border(self, what: str) -> Iterator[None]:
@@ -87,11 +78,7 @@ class AsyncChannel:
             raise RuntimeError("this client belongs to another event loop: make one in each")
         if self._channel is None:
             self._loop = loop
-            self._channel = (
-                grpc.aio.insecure_channel(self._target, options=self._options)
-                if self._credentials is None
-                else grpc.aio.secure_channel(self._target, self._credentials, options=self._options)
-            )
+            self._channel = self._target.open(grpc.aio)
         return self._channel
 
 

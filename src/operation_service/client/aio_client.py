@@ -19,6 +19,7 @@ from operation_service.client.aio_hold import AsyncEntry, AsyncHold
 from operation_service.client.changed import Changed
 from operation_service.client.claims import Claim
 from operation_service.client.clock import Clock, boottime
+from operation_service.client.connection import Target
 from operation_service.client.cursor import Cursor
 from operation_service.client.errors import OperationServiceError
 from operation_service.client.flows import Open, exchange
@@ -58,7 +59,7 @@ class AsyncClient:
         clock: Clock = boottime,
     ) -> None:
         self._session = Session(peer_token, timeout, clock)
-        self._channel = AsyncChannel(target, credentials, options)
+        self._channel = AsyncChannel(Target(target, credentials, options))
         self._entries: set[AsyncEntry] = set()
 
     async def __aenter__(self) -> Self:

@@ -5,14 +5,13 @@ import asyncio
 from n0stack.protobuf.operation_pb2 import Operation
 from operation_service.client import keeping
 from operation_service.client.aio import AsyncChannel, AsyncSteps
-from operation_service.client.errors import LockLostError
-from operation_service.client.held import Held
+from operation_service.client.held import Held, LostSign
 from operation_service.client.loops import in_loop
 from operation_service.client.session import Session
 from operation_service.client.tenure import Tenure
 
 
-class AsyncLost:
+class AsyncLost(LostSign):
     """Tells when a lock is lost; like an asyncio.Event that only the lock's end can set.
 
     Args:
@@ -20,24 +19,15 @@ class AsyncLost:
     """
 
     def __init__(self, tenure: Tenure) -> None:
-        self._tenure = tenure
+        super().__init__(tenure)
         self._is_over = asyncio.Event()
         tenure.when_over(in_loop(self._is_over.set))
-
-    def is_set(self) -> bool:
-        """Whether the lock is lost. It looks at the clock: after a sleep past the deadline it is, at once."""
-        return self._tenure.lost() is not None
 
     async def wait(self) -> bool:
         """Wait until the lock is lost or given back; return whether it is lost."""
         if not self.is_set():
             await self._is_over.wait()
         return self.is_set()
-
-    @property
-    def error(self) -> LockLostError | None:
-        """How the lock was lost, or None while it is not."""
-        return self._tenure.lost()
 
 
 class AsyncHeldOperation(Held):

@@ -4,12 +4,13 @@ import contextlib
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import grpc
 
 from operation_service.client import connection, forks
+from operation_service.client.connection import Target
 from operation_service.client.errors import OperationServiceError
 from operation_service.client.flows import Answer, Await, Flow, Open, Read, Renew, Rest, Send, Step
 from operation_service.client.rpcs import Rpc
@@ -22,17 +23,11 @@ class Channel:
     """A connection to the service; another one is made in each child of the process that needs one.
 
     Args:
-        target: As gRPC takes it.
-        credentials: None: without TLS.
-        options: gRPC's channel options, besides ours.
+        target: Where the service is.
     """
 
-    def __init__(
-        self, target: str, credentials: grpc.ChannelCredentials | None, options: Sequence[tuple[str, Any]]
-    ) -> None:
-        self._target = connection.checked(target)
-        self._credentials = credentials
-        self._options = connection.options(options)
+    def __init__(self, target: Target) -> None:
+        self._target = target
         self._mutex = threading.Lock()
         self._channel: grpc.Channel | None = None
         self._generation = forks.generation()
@@ -42,15 +37,11 @@ class Channel:
 
     def unary(self, rpc: Rpc[Any, Any]) -> Any:  # noqa: ANN401, gRPC's multi-callables are generic in its stubs alone
         """Return what makes a call."""
-        return self._open().unary_unary(
-            rpc.path, request_serializer=rpc.request.SerializeToString, response_deserializer=rpc.reply.FromString
-        )
+        return connection.method(self._open().unary_unary, rpc)
 
     def stream(self, rpc: Rpc[Any, Any]) -> Any:  # noqa: ANN401, as above
         """Return what begins a stream."""
-        return self._open().unary_stream(
-            rpc.path, request_serializer=rpc.request.SerializeToString, response_deserializer=rpc.reply.FromString
-        )
+        return connection.method(self._open().unary_stream, rpc)
 
     def close(self) -> None:
         """Close the connection for good."""
@@ -74,11 +65,7 @@ class Channel:
             if self._channel is None:
                 forks.use_grpc()
                 with forks.inside_grpc():
-                    self._channel = (
-                        grpc.insecure_channel(self._target, options=self._options)
-                        if self._credentials is None
-                        else grpc.secure_channel(self._target, self._credentials, options=self._options)
-                    )
+                    self._channel = self._target.open(grpc)
                 forks.guard()
             return self._channel
 

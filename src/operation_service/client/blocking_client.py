@@ -20,6 +20,7 @@ from operation_service.client.blocking_hold import Entry, Hold
 from operation_service.client.changed import Changed
 from operation_service.client.claims import Claim
 from operation_service.client.clock import Clock, boottime
+from operation_service.client.connection import Target
 from operation_service.client.cursor import Cursor
 from operation_service.client.errors import OperationServiceError
 from operation_service.client.flows import Open, exchange
@@ -61,7 +62,7 @@ class Client:
         clock: Clock = boottime,
     ) -> None:
         self._session = Session(peer_token, timeout, clock)
-        self._channel = Channel(target, credentials, options)
+        self._channel = Channel(Target(target, credentials, options))
         self._entries: set[Entry] = set()
         _clients.add(self)
 

@@ -5,13 +5,12 @@ import threading
 from n0stack.protobuf.operation_pb2 import Operation
 from operation_service.client import keeping
 from operation_service.client.blocking import Channel, Steps
-from operation_service.client.errors import LockLostError
-from operation_service.client.held import Held
+from operation_service.client.held import Held, LostSign
 from operation_service.client.session import Session
 from operation_service.client.tenure import Tenure
 
 
-class Lost:
+class Lost(LostSign):
     """Tells when a lock is lost; like a threading.Event that only the lock's end can set.
 
     Args:
@@ -19,13 +18,9 @@ class Lost:
     """
 
     def __init__(self, tenure: Tenure) -> None:
-        self._tenure = tenure
+        super().__init__(tenure)
         self._is_over = threading.Event()
         tenure.when_over(self._is_over.set)
-
-    def is_set(self) -> bool:
-        """Whether the lock is lost. It looks at the clock: after a sleep past the deadline it is, at once."""
-        return self._tenure.lost() is not None
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the lock is lost or given back, or the seconds have passed; return whether it is lost."""
@@ -33,11 +28,6 @@ class Lost:
         if not self.is_set():
             self._is_over.wait(timeout)
         return self.is_set()
-
-    @property
-    def error(self) -> LockLostError | None:
-        """How the lock was lost, or None while it is not."""
-        return self._tenure.lost()
 
 
 class HeldOperation(Held):

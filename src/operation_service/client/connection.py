@@ -3,6 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
+import grpc
+
+from operation_service.client.rpcs import Rpc
+
 FENCING_TOKEN = "n0stack-fencing-token"  # noqa: S105, a name
 """The metadata that carries a fencing token, in both directions (CONTRACT rule 11)."""
 
@@ -21,23 +25,45 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
 )
 
 
-def checked(target: str) -> str:
-    """Return a target as it is.
+class Target:
+    """Where the service is, and how to connect to it.
+
+    Args:
+        name: As gRPC takes it.
+        credentials: None: without TLS.
+        options: gRPC's channel options; they come after ours, and win.
 
     Raises:
-        TypeError: It is no string.
+        TypeError: The name is no string.
         ValueError: It is a URL, or empty: gRPC would take it for a name that it cannot find.
     """
-    if not isinstance(target, str):
-        raise TypeError(f"target must be a string, HOST:PORT say, not {target!r}")
-    if not target or target.startswith(("http://", "https://")):
-        raise ValueError(f"target must be HOST:PORT, or another name that gRPC takes, and no URL, not {target!r}")
-    return target
+
+    def __init__(
+        self, name: str, credentials: grpc.ChannelCredentials | None, options: Sequence[tuple[str, Any]]
+    ) -> None:
+        if not isinstance(name, str):
+            raise TypeError(f"target must be a string, HOST:PORT say, not {name!r}")
+        if not name or name.startswith(("http://", "https://")):
+            raise ValueError(f"target must be HOST:PORT, or another name that gRPC takes, and no URL, not {name!r}")
+        self._name = name
+        self._credentials = credentials
+        self._options = [*_OPTIONS, *options]
+
+    def open(self, library: Any) -> Any:  # noqa: ANN401, `grpc` and `grpc.aio` have the same functions
+        """Return a channel of `grpc` or of `grpc.aio`."""
+        if self._credentials is None:
+            return library.insecure_channel(self._name, options=self._options)
+        return library.secure_channel(self._name, self._credentials, options=self._options)
 
 
-def options(more: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:
-    """Return gRPC's channel options; `more` comes last, and wins."""
-    return [*_OPTIONS, *more]
+def method(kind: Any, rpc: Rpc[Any, Any]) -> Any:  # noqa: ANN401, gRPC's multi-callables are generic in its stubs alone
+    """Return what calls an RPC.
+
+    Args:
+        kind: A channel's `unary_unary` or `unary_stream`.
+        rpc: Which.
+    """
+    return kind(rpc.path, request_serializer=rpc.request.SerializeToString, response_deserializer=rpc.reply.FromString)
 
 
 def metadata(fencing_token: int | None) -> tuple[tuple[str, str], ...]:

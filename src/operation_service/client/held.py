@@ -5,7 +5,28 @@ from collections.abc import Sequence
 from google.protobuf.any_pb2 import Any as AnyMessage
 
 from n0stack.protobuf.operation_pb2 import Operation
+from operation_service.client.errors import LockLostError
 from operation_service.client.tenure import Tenure
+
+
+class LostSign:
+    """Says whether a lock is lost; how to wait for that is each client's own.
+
+    Args:
+        tenure: The lock.
+    """
+
+    def __init__(self, tenure: Tenure) -> None:
+        self._tenure = tenure
+
+    def is_set(self) -> bool:
+        """Whether the lock is lost. It looks at the clock: after a sleep past the deadline it is, at once."""
+        return self._tenure.lost() is not None
+
+    @property
+    def error(self) -> LockLostError | None:
+        """How the lock was lost, or None while it is not."""
+        return self._tenure.lost()
 
 
 class Held:
