@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -17,7 +17,7 @@ from operation_service.client.aio_hold import AsyncEntry, AsyncHold
 from operation_service.client.blocking_hold import Entry, Hold
 from operation_service.client.clock import boottime
 from operation_service.client.errors import HeldHereError, LockLostError, Loss
-from operation_service.client.rpcs import COMPLETE, PROPOSE, Rpc
+from operation_service.client.rpcs import COMPLETE, GET, PROPOSE, Rpc
 from operation_service.client.session import Session
 
 
@@ -58,6 +58,50 @@ def entered_into(service: FakeService) -> tuple[Hold, set[Entry]]:
 def give_up(entries: set[Entry]) -> None:
     for entry in list(entries):
         entry.give_up()
+
+
+class SlowChannel(FakeAsyncChannel):
+    """Leads to a service that takes its time with some calls.
+
+    Args:
+        service: The service.
+        slow: With which ones.
+        is_late: Whether it carries them out at once, and only the answers take time.
+    """
+
+    def __init__(
+        self, service: FakeService, slow: Sequence[Rpc[Any, Any]] = (COMPLETE,), *, is_late: bool = False
+    ) -> None:
+        super().__init__(service)
+        self.slow = slow
+        self.is_late = is_late
+        self.is_under_way = asyncio.Event()
+        self.may_go_on = asyncio.Event()
+
+    def unary(self, rpc: Any) -> Any:
+        if rpc not in self.slow:
+            return super().unary(rpc)
+        return lambda *args, **more: _Slow(self, super(SlowChannel, self).unary(rpc)(*args, **more))
+
+
+class _Slow:
+    def __init__(self, channel: SlowChannel, call: Any) -> None:
+        self._channel, self._call = channel, call
+
+    def __await__(self) -> Any:
+        return self._carry_out().__await__()
+
+    async def _carry_out(self) -> Any:
+        if self._channel.is_late:
+            message = await self._call
+            await self._channel.may_go_on.wait()
+            return message
+        self._channel.is_under_way.set()
+        await self._channel.may_go_on.wait()
+        return await self._call
+
+    async def trailing_metadata(self) -> Any:
+        return await self._call.trailing_metadata()
 
 
 def threads() -> list[str]:
@@ -171,35 +215,8 @@ def test_a_lock_whose_answer_was_interrupted_is_let_go(service: FakeService) -> 
     assert threads() == []
 
 
-class LateChannel(FakeAsyncChannel):
-    """Leads to a service that carries out each call, and answers when the test says so."""
-
-    def __init__(self, service: FakeService) -> None:
-        super().__init__(service)
-        self.may_answer = asyncio.Event()
-
-    def unary(self, rpc: Any) -> Any:
-        return lambda *args, **more: _Late(self, super(LateChannel, self).unary(rpc)(*args, **more))
-
-
-class _Late:
-    def __init__(self, channel: LateChannel, call: Any) -> None:
-        self._channel, self._call = channel, call
-
-    def __await__(self) -> Any:
-        return self._carry_out().__await__()
-
-    async def _carry_out(self) -> Any:
-        message = await self._call
-        await self._channel.may_answer.wait()
-        return message
-
-    async def trailing_metadata(self) -> Any:
-        return await self._call.trailing_metadata()
-
-
 async def test_a_second_cancellation_does_not_keep_a_lock_from_being_let_go(service: FakeService) -> None:
-    channel = LateChannel(service)
+    channel = SlowChannel(service, (PROPOSE, GET), is_late=True)
     hold = AsyncHold(lambda: AsyncEntry(Wanted(TERMS, 0.0, ""), Session(SELF, 10.0, boottime), channel, None, set()))
     entering = asyncio.create_task(hold.__aenter__())
     for calls in (1, 2):
@@ -207,7 +224,7 @@ async def test_a_second_cancellation_does_not_keep_a_lock_from_being_let_go(serv
         entering.cancel()
     with pytest.raises(asyncio.CancelledError):
         await entering
-    channel.may_answer.set()
+    channel.may_go_on.set()
     await turns_until(lambda: not claims._claims)  # noqa: SLF001
     assert service.names() == ["ProposeOperation", "GetOperation", "ProposeOperation"]
     assert service.lock_for == 1
@@ -273,7 +290,7 @@ def test_who_gives_up_waits_for_a_proposal_that_is_under_way(service: FakeServic
 
 async def test_who_gives_up_waits_for_an_async_proposal_that_is_under_way(service: FakeService) -> None:
     entries: set[AsyncEntry] = set()
-    channel = SlowChannel(service, PROPOSE)
+    channel = SlowChannel(service, (PROPOSE,))
     hold = AsyncHold(lambda: AsyncEntry(Wanted(TERMS, 0.0, ""), Session(SELF, 30.0, boottime), channel, None, entries))
     block = asyncio.create_task(a_block(hold))
     await channel.is_under_way.wait()
@@ -316,37 +333,6 @@ def test_an_interrupt_in_the_midst_of_the_completion_leaves_no_lock_behind(servi
     assert service.names() == ["ProposeOperation", "GetOperation", "ProposeOperation"]
     assert service.lock_for == 1
     join()
-
-
-class SlowChannel(FakeAsyncChannel):
-    """Leads to a service that takes its time with some calls."""
-
-    def __init__(self, service: FakeService, slow: Rpc[Any, Any] = COMPLETE) -> None:
-        super().__init__(service)
-        self.slow = slow
-        self.is_under_way = asyncio.Event()
-        self.may_go_on = asyncio.Event()
-
-    def unary(self, rpc: Any) -> Any:
-        if rpc is not self.slow:
-            return super().unary(rpc)
-        return lambda *args, **more: _Slow(self, super(SlowChannel, self).unary(rpc)(*args, **more))
-
-
-class _Slow:
-    def __init__(self, channel: SlowChannel, call: Any) -> None:
-        self._channel, self._call = channel, call
-
-    def __await__(self) -> Any:
-        return self._carry_out().__await__()
-
-    async def _carry_out(self) -> Any:
-        self._channel.is_under_way.set()
-        await self._channel.may_go_on.wait()
-        return await self._call
-
-    async def trailing_metadata(self) -> Any:
-        return await self._call.trailing_metadata()
 
 
 async def a_block(hold: AsyncHold) -> None:
