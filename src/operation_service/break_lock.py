@@ -13,11 +13,10 @@ from msgspec import Struct
 
 from operation_service.change_ids import ChangeIds
 from operation_service.clock import Deadline, SystemClock
-from operation_service.codec import encode
-from operation_service.commits import Commits
+from operation_service.commits import Commits, puts
 from operation_service.errors import NotFoundError, NotLockedError, StoreError, StoreUnavailableError
 from operation_service.etcd_client import EtcdClient, LeaseGoneError
-from operation_service.etcd_ops import Guard, Put, Transaction
+from operation_service.etcd_ops import Guard, Transaction
 from operation_service.etcd_store import EtcdStore
 from operation_service.keys import Keys
 from operation_service.leases import Leases
@@ -137,16 +136,11 @@ class LockBreaker:
         return _after(shown.view, change, response.header.revision)
 
     def _transaction(self, shown: Shown, change: Change) -> Transaction:
-        resource, snapshot, record = shown.view.resource, shown.snapshot, change.record
+        resource, snapshot = shown.view.resource, shown.snapshot
         at = self._keys.of(resource)
         return Transaction(
             guards=[Guard(at.lock, snapshot.lock_revision), Guard(at.record, snapshot.record_revision)],
-            puts=[
-                Put(at.record, encode(record), snapshot.record_lease),
-                Put(self._keys.log(resource, record.operation_id, record.log_count), encode(change.log)),
-                # It ends when the lock would have.
-                Put(self._keys.cancelled(resource, shown.lock.token), encode(shown.lock), snapshot.lock_lease),
-            ],
+            puts=puts(self._keys, resource, at, change, snapshot, record_lease=snapshot.record_lease),
             deletes=(at.lock,),
         )
 

@@ -162,7 +162,15 @@ class Commits:
         at = self._keys.of(resource)
         transaction = Transaction(
             guards=guards(self._keys, at, attempt),
-            puts=self._puts(at, attempt, change, places),
+            puts=puts(
+                self._keys,
+                resource,
+                at,
+                change,
+                before,
+                record_lease=places.record.lease_id if places.record else 0,
+                lock_lease=places.lock.lease_id if places.lock else 0,
+            ),
             deletes=(at.lock,) if _frees(attempt) else (),
             reads=reads,
             reads_otherwise=self._keys.looked_at(resource, attempt.command.caller.token),
@@ -193,20 +201,40 @@ class Commits:
         if change.starts_operation and before.record is not None and details.reads(before.record):
             self._on_operation_replaced(resource, before.record.operation_id)
 
-    def _puts(self, at: ResourceKeys, attempt: Attempt, change: Change, places: _Places) -> list[Put]:
-        resource, record, keys = attempt.command.resource, change.record, self._keys
-        puts = [Put(at.record, encode(record), places.record.lease_id if places.record else 0)]
-        if places.lock is not None:
-            puts.append(Put(at.lock, encode(record.lock), places.lock.lease_id))
-        if change.action is LockAction.CANCEL:
-            # On the lease that the lock had, it ends when the cancelled locked_until passes: no clock is asked.
-            cancelled = keys.cancelled(resource, attempt.command.caller.token)
-            puts.append(Put(cancelled, encode(attempt.snapshot.lock), attempt.snapshot.lock_lease))
-        if change.request is not None:
-            puts.append(Put(keys.request(resource, record.operation_id), change.request))
-        if change.log is not None:
-            puts.append(Put(keys.log(resource, record.operation_id, record.log_count), encode(change.log)))
-        return puts
+
+def puts(
+    keys: Keys,
+    resource: Resource,
+    at: ResourceKeys,
+    change: Change,
+    before: Snapshot,
+    *,
+    record_lease: int,
+    lock_lease: int = 0,
+) -> list[Put]:
+    """Return what a change writes.
+
+    Args:
+        keys: Where things lie.
+        resource: What is changed.
+        at: Where its record and its lock lie.
+        change: How it is changed.
+        before: What was there.
+        record_lease: The lease that the record hangs on. 0: none.
+        lock_lease: The lease of the lock that the change takes or renews. 0: it does neither.
+    """
+    record = change.record
+    written = [Put(at.record, encode(record), record_lease)]
+    if lock_lease:
+        written.append(Put(at.lock, encode(record.lock), lock_lease))
+    if change.action is LockAction.CANCEL and before.lock is not None:
+        # On the lease that the lock had, it ends when the cancelled locked_until passes: no clock is asked.
+        written.append(Put(keys.cancelled(resource, before.lock.token), encode(before.lock), before.lock_lease))
+    if change.request is not None:
+        written.append(Put(keys.request(resource, record.operation_id), change.request))
+    if change.log is not None:
+        written.append(Put(keys.log(resource, record.operation_id, record.log_count), encode(change.log)))
+    return written
 
 
 def guards(keys: Keys, at: ResourceKeys, attempt: Attempt) -> list[Guard]:
