@@ -17,7 +17,7 @@ from operation_service.model import Lock, Resource
 
 _STALE = 1_000
 _AGAIN_SECONDS = 1.0
-"""After this, what has outlived its time is named again, unless it was settled meanwhile."""
+"""After this, what has outlived its time is named again, unless its end was heard of meanwhile."""
 
 _Held = tuple[Resource, str]
 """What has an end: a resource's lock (with an empty token), or a cancelled peer of the resource (with its token)."""
@@ -171,10 +171,14 @@ class LockTimes:
         return outlived
 
     def settled(self, outlived: Outlived) -> None:
-        """Forget what is not there any more as it was."""
+        """Note that a key is not there any more as it was: forget a cancelled peer, of which nothing else tells.
+
+        The end of a lock is news, of which the watch tells (`gone`). Until then it is remembered: if those are the news
+        that it was cancelled, its peer is refused for no longer than the lock would have lasted.
+        """
         held = (outlived.resource, outlived.token)
         known = self._ends.get(held)
-        if known is not None and known.revision == outlived.revision:
+        if outlived.token and known is not None and known.revision == outlived.revision:
             self._forget(held)
 
     def _end(self, revision: int, lock: Lock, ends_at: float, *, is_measured: bool) -> _End:

@@ -256,7 +256,7 @@ class TestWhatHasOutlivedItsTime:
         clock.push(monotonic=1)
         assert self.outlived(times) == [Outlived(RESOURCE, "", REVISION)]
 
-    def test_is_named_again_every_second_until_it_is_settled(self, clock: FakeClock, times: LockTimes) -> None:
+    def test_is_named_again_every_second_until_its_end_is_news(self, clock: FakeClock, times: LockTimes) -> None:
         times.taken(RESOURCE, REVISION, lock_of(60), asked_at=clock.monotonic())
         clock.push(monotonic=61)
         (first,) = self.outlived(times)
@@ -265,7 +265,30 @@ class TestWhatHasOutlivedItsTime:
         assert self.outlived(times) == [first]
         times.settled(first)
         clock.push(monotonic=1)
+        assert self.outlived(times) == [first]
+        times.gone(RESOURCE, REVISION + 1)
+        clock.push(monotonic=1)
         assert self.outlived(times) == []
+
+    def test_of_a_cancelled_peer_there_is_no_news_so_that_settles_it(self, clock: FakeClock, times: LockTimes) -> None:
+        times.cancelled(RESOURCE, REVISION, lock_of(60))
+        clock.push(monotonic=61)
+        (cancelled,) = self.outlived(times)
+        times.settled(cancelled)
+        clock.push(monotonic=1)
+        assert self.outlived(times) == []
+
+    def test_a_cancellation_of_which_the_news_come_after_the_end_ends_with_its_lock(
+        self, clock: FakeClock, times: LockTimes
+    ) -> None:
+        times.taken(RESOURCE, REVISION, lock_of(60), asked_at=clock.monotonic())
+        clock.push(monotonic=61)
+        (outlived,) = self.outlived(times)
+        # The lock is not there any more, as it was cancelled; the watch has yet to tell of it.
+        times.settled(outlived)
+        times.cancelled(RESOURCE, REVISION + 1, lock_of(60))
+        times.gone(RESOURCE, REVISION + 1)
+        assert self.outlived(times) == [Outlived(RESOURCE, lock_of(60).token, REVISION + 1)]
 
     def test_that_was_renewed_meanwhile_is_not_settled(self, clock: FakeClock, times: LockTimes) -> None:
         times.taken(RESOURCE, REVISION, lock_of(60), asked_at=clock.monotonic())
