@@ -4,8 +4,15 @@ import contextlib
 import ipaddress
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
+
+from operation_service.settings_access import Access
+from operation_service.settings_error import SettingsError
+from operation_service.settings_tls import EtcdAccess, ServerTls
+
+__all__ = ["Settings", "SettingsError", "cannot_listen", "default_data_dir", "is_loopback", "parse_endpoints"]
 
 _MAX_PORT = 65_535
 _MAX_SECONDS = 10 * 365 * 86_400
@@ -17,10 +24,6 @@ _MAX_WORKERS = 64
 _PORT = re.compile(r"[0-9]{1,5}")
 _HOST = re.compile(r"[A-Za-z0-9._-]{1,253}")
 _PREFIX = re.compile(r"[!-~]{1,200}")
-
-
-class SettingsError(ValueError):
-    """A flag is wrong: one line that says which, and what it must be."""
 
 
 def cannot_listen(listen: str) -> SettingsError:
@@ -51,7 +54,12 @@ class Settings:
 
     Attributes:
         listen: HOST:PORT, [HOST]:PORT for IPv6. Port 0: any free one.
+        tls: The service's certificate. None: it serves without TLS.
+        is_insecure: Whether that may be so also where others than this machine can reach it.
+        health_listen: HOST:PORT, where the health alone is told besides, without TLS. None: nowhere.
+        access: Who may call.
         etcd_endpoints: URLs. Empty: an embedded etcd of the service's own.
+        etcd_access: How etcd knows the service.
         etcd_binary: The embedded etcd's program. None: one is looked for.
         data_dir: The embedded etcd's.
         key_prefix: What all keys in etcd begin with.
@@ -61,13 +69,20 @@ class Settings:
         max_calls_in_flight: How many calls are taken on at once, watches apart.
         max_watches: How many watches are.
         workers: How many processes serve on the port. What may be at once is counted by each for itself.
+        metrics_listen: HOST:PORT, where metrics are served over HTTP. None: nowhere.
+        log_format: Lines for people, or JSON.
 
     Raises:
         SettingsError: One of them is wrong.
     """
 
     listen: str = "127.0.0.1:50051"
+    tls: ServerTls | None = None
+    is_insecure: bool = False
+    health_listen: str | None = None
+    access: Access = field(default_factory=Access)
     etcd_endpoints: tuple[str, ...] = ()
+    etcd_access: EtcdAccess = field(default_factory=EtcdAccess)
     etcd_binary: Path | None = None
     data_dir: Path | None = None
     key_prefix: str = "/n0stack/operation/"
@@ -77,17 +92,37 @@ class Settings:
     max_calls_in_flight: int = 512
     max_watches: int = 2_000
     workers: int = 1
+    metrics_listen: str | None = None
+    log_format: Literal["text", "json"] = "text"
 
     def __post_init__(self) -> None:
-        _check_listen(self.listen)
+        _check_listen("--listen", self.listen)
+        if self.tls is None and not self.is_insecure and not is_loopback(self.listen):
+            raise SettingsError(
+                f"--listen {self.listen} can be reached by others than this machine: give --tls-cert and --tls-key, "
+                "or say --insecure to serve without TLS there"
+            )
+        for flag, listen in (("--health-listen", self.health_listen), ("--metrics-listen", self.metrics_listen)):
+            if listen is not None:
+                _check_listen(flag, listen)
+        self._check_etcd()
+        self._check_numbers()
+
+    def _check_etcd(self) -> None:
         for endpoint in self.etcd_endpoints:
             _check_endpoint(endpoint)
         if self.etcd_endpoints and (self.etcd_binary or self.data_dir):
             raise SettingsError(
                 "--etcd-binary and --data-dir are the embedded etcd's: leave them out, or --etcd-endpoints"
             )
+        if not self.etcd_endpoints and self.etcd_access != EtcdAccess():
+            raise SettingsError("--etcd-ca, --etcd-cert and --etcd-user are for an etcd of --etcd-endpoints: name it")
+        if self.etcd_access.has_tls and not all(each.startswith("https://") for each in self.etcd_endpoints):
+            raise SettingsError("--etcd-ca and --etcd-cert need --etcd-endpoints with https://, all of them")
         if not _PREFIX.fullmatch(self.key_prefix) or not self.key_prefix.endswith("/"):
             raise SettingsError("--key-prefix must be 1 to 200 printable ASCII characters and end with a slash")
+
+    def _check_numbers(self) -> None:
         for flag, seconds in (
             ("--max-lock-seconds", self.max_lock_seconds),
             ("--retention-seconds", self.retention_seconds),
@@ -109,9 +144,17 @@ def parse_endpoints(text: str) -> tuple[str, ...]:
     return tuple(part.strip().rstrip("/") for part in text.split(",")) if text else ()
 
 
-def _check_listen(listen: str) -> None:
+def is_loopback(address: str) -> bool:
+    """Whether HOST:PORT can be reached from this machine alone."""
+    host = address.rpartition(":")[0].removeprefix("[").removesuffix("]")
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"
+
+
+def _check_listen(flag: str, listen: str) -> None:
     if not _is_address(listen, lowest_port=0):
-        raise SettingsError(f"--listen must be HOST:PORT, such as 127.0.0.1:50051 or [::1]:50051, not {listen!r}")
+        raise SettingsError(f"{flag} must be HOST:PORT, such as 127.0.0.1:50051 or [::1]:50051, not {listen!r}")
 
 
 def _check_endpoint(endpoint: str) -> None:
