@@ -35,7 +35,9 @@ from operation_service.lock_times import LockTimes
 from operation_service.open_files import max_connections
 from operation_service.operations import Operations
 from operation_service.reflection import add_reflection
+from operation_service.server_tls import ServerCertificates
 from operation_service.servicer import OperationServicer
+from operation_service.serving_line import serving_line
 from operation_service.settings import Settings, cannot_listen
 from operation_service.survey import Survey
 from operation_service.watch_hub import WatchHub
@@ -91,6 +93,7 @@ class Service:
     """A service that serves.
 
     Attributes:
+        settings: How it serves.
         address: HOST:PORT, with the port that it has got.
         etcd_endpoints: URLs of the etcd that holds its state.
         health: What it tells of its health.
@@ -99,6 +102,7 @@ class Service:
         ended: Done, as soon as gRPC takes no more calls, whoever ended it.
     """
 
+    settings: Settings
     address: str
     etcd_endpoints: tuple[str, ...]
     health: Health
@@ -114,7 +118,7 @@ class Service:
 
 
 def _say_serving(service: Service) -> None:
-    _log.info("serving on %s, etcd at %s", service.address, ", ".join(service.etcd_endpoints))
+    _log.info("%s", serving_line(service.settings, service.address, service.etcd_endpoints, None))
 
 
 async def serve(
@@ -166,11 +170,12 @@ async def running(
         DescriptorSetError: A descriptor set cannot be used.
     """
     index = load(settings.descriptor_sets)
+    certificates = ServerCertificates(settings.tls) if settings.tls else None
     server = new_server(
         (*_OPTIONS, _port_sharing(settings), ("grpc.max_allowed_incoming_connections", max_connections()))
     )
     # A worker's port has been claimed for it; and once it is bound, the kernel sends it connections.
-    address = "" if settings.workers > 1 else _bind(server, settings.listen)
+    address = "" if settings.workers > 1 else _bind(server, settings.listen, certificates)
     async with contextlib.AsyncExitStack() as stack:
         endpoints = etcd_endpoints or settings.etcd_endpoints or (await start_embedded_etcd(settings, stack),)
         clock, keys = clock or SystemClock(), Keys(settings.key_prefix)
@@ -205,7 +210,9 @@ async def running(
         await monitor.ask()
         for work in (etcd.feel_pulses, monitor.run, hub.run, expiry.run, janitor.run, survey.run):
             stack.push_async_callback(_cancel, asyncio.create_task(_for_ever(work)))
-        address = address or _bind(server, settings.listen)
+        if certificates:
+            stack.push_async_callback(_cancel, asyncio.create_task(_for_ever(certificates.run)))
+        address = address or _bind(server, settings.listen, certificates)
         await server.start()
         ended = asyncio.create_task(server.wait_for_termination())
         # What ended it is in gRPC's log already.
@@ -215,7 +222,7 @@ async def running(
         stack.callback(health.stop)
         stack.callback(delivery.stop)
         stack.callback(watching.stop)
-        yield Service(address, tuple(endpoints), health, watching, admission, ended)
+        yield Service(settings, address, tuple(endpoints), health, watching, admission, ended)
 
 
 def _port_sharing(settings: Settings) -> tuple[str, int]:
@@ -227,10 +234,12 @@ def _port_sharing(settings: Settings) -> tuple[str, int]:
     return "grpc.so_reuseport", int(settings.workers > 1)
 
 
-def _bind(server: grpc.aio.Server, listen: str) -> str:
+def _bind(server: grpc.aio.Server, listen: str, certificates: ServerCertificates | None) -> str:
     host, _, _ = listen.rpartition(":")
     try:
-        return f"{host}:{server.add_insecure_port(listen)}"
+        if certificates is None:
+            return f"{host}:{server.add_insecure_port(listen)}"
+        return f"{host}:{server.add_secure_port(listen, certificates.credentials())}"
     except RuntimeError as error:
         raise cannot_listen(listen) from error
 

@@ -10,10 +10,12 @@ import logging
 from collections.abc import Iterable, Sequence
 
 from operation_service import handover
+from operation_service.certificate_files import certificates_of
 from operation_service.descriptor_sets import load
 from operation_service.embedded_etcd import start_embedded_etcd
 from operation_service.ending import StopSignals
 from operation_service.port_claim import claimed
+from operation_service.serving_line import serving_line
 from operation_service.settings import Settings
 from operation_service.worker_keeper import Worker
 
@@ -32,6 +34,8 @@ async def serve(settings: Settings) -> None:
     """
     signals = StopSignals()
     load(settings.descriptor_sets)
+    if settings.tls is not None:
+        certificates_of(settings.tls)
     async with contextlib.AsyncExitStack() as stack:
         address = stack.enter_context(claimed(settings.listen))
         endpoints = settings.etcd_endpoints or (await start_embedded_etcd(settings, stack),)
@@ -42,8 +46,7 @@ async def serve(settings: Settings) -> None:
         signalled = asyncio.create_task(signals.wait())
         keeping = [worker.start() for worker in workers]
         if await _all_ready(workers, until=(signalled, *keeping)):
-            etcd = ", ".join(endpoints)
-            _log.info("serving on %s, etcd at %s (%d workers)", address, etcd, settings.workers)
+            _log.info("%s", serving_line(settings, address, endpoints, None))
             await asyncio.wait({signalled, *keeping}, return_when=asyncio.FIRST_COMPLETED)
         failed = [task for task in keeping if task.done()]
         if not failed:

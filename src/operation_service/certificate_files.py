@@ -1,0 +1,158 @@
+"""The files of a service's certificate: read, and judged as a whole, before anything is served with them.
+
+What gRPC is given is written anew from what was understood here: it says of a certificate only that it is bad, to its
+own log, and takes no more than one of the forms in which a key may be written.
+"""
+
+import stat
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from operation_service.settings_error import SettingsError
+from operation_service.settings_tls import ServerTls
+
+_MAX_BYTES = 1024 * 1024
+"""The bundle of all public CAs has a quarter of it."""
+_CURVES = ("secp256r1", "secp384r1")
+"""Those that gRPC serves with, and gRPC's clients take (tried with 1.85): P-521 and Ed25519 fail in each handshake."""
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """What is in the files: equal as long as nothing has changed."""
+
+    cert: bytes
+    key: bytes = field(repr=False)
+    client_ca: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Certificates:
+    """What the service shows to its callers, and what it wants to see of them, as PEM.
+
+    Attributes:
+        chain: The certificate, and those between it and its CA.
+        key: Its private key.
+        client_ca: The CAs of which callers need a certificate. None: they need none.
+        begins_at: From when on the certificate is valid.
+        ends_at: Until when.
+    """
+
+    chain: bytes
+    key: bytes = field(repr=False)
+    client_ca: bytes | None
+    begins_at: datetime
+    ends_at: datetime
+
+
+def read(tls: ServerTls) -> Files:
+    """Read the files, through whatever links lead to them at this moment.
+
+    Raises:
+        SettingsError: One of them cannot be read.
+    """
+    return Files(
+        cert=_content("--tls-cert", tls.cert),
+        key=_content("--tls-key", tls.key),
+        client_ca=None if tls.client_ca is None else _content("--tls-client-ca", tls.client_ca),
+    )
+
+
+def judged(files: Files, tls: ServerTls, now: datetime) -> Certificates:
+    """Return what is in the files, if a service can serve with it.
+
+    An expired certificate is refused too. No caller would take it: who starts a service with it is told at once, and
+    in a rollout the one before it goes on. So is one that does not hold yet.
+
+    Args:
+        files: What is in them.
+        tls: Their names, for what is said of them.
+        now: By this machine's clock.
+
+    Raises:
+        SettingsError: No service can.
+    """
+    chain = _certificates("--tls-cert", tls.cert, files.cert)
+    key = _private_key(tls.key, files.key)
+    own = chain[0]
+    if own.public_key() != key.public_key():
+        raise SettingsError(f"--tls-key {tls.key}: it is not the key of the (first) certificate in {tls.cert}")
+    if own.not_valid_after_utc < now:
+        raise SettingsError(f"--tls-cert {tls.cert}: it has expired, on {moment(own.not_valid_after_utc)}")
+    if own.not_valid_before_utc > now:
+        raise SettingsError(f"--tls-cert {tls.cert}: it is not valid before {moment(own.not_valid_before_utc)}")
+    client_ca = None
+    if tls.client_ca is not None and files.client_ca is not None:
+        authorities = _certificates("--tls-client-ca", tls.client_ca, files.client_ca)
+        if all(authority.not_valid_after_utc < now for authority in authorities):
+            raise SettingsError(f"--tls-client-ca {tls.client_ca}: all CAs in it have expired")
+        client_ca = _pem(authorities)
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return Certificates(
+        chain=_pem(chain),
+        key=private,
+        client_ca=client_ca,
+        begins_at=own.not_valid_before_utc,
+        ends_at=own.not_valid_after_utc,
+    )
+
+
+def certificates_of(tls: ServerTls) -> Certificates:
+    """Return what is in the files now.
+
+    Raises:
+        SettingsError: No service can serve with it.
+    """
+    return judged(read(tls), tls, datetime.now(UTC))
+
+
+def _content(flag: str, file: Path) -> bytes:
+    try:
+        # Not what never ends, or waits for a writer.
+        if not stat.S_ISREG(file.stat().st_mode):
+            raise SettingsError(f"{flag} {file}: it is not a file")
+        with file.open("rb") as opened:
+            content = opened.read(_MAX_BYTES + 1)
+    except OSError as error:
+        raise SettingsError(f"{flag} {file}: it cannot be read: {error.strerror or error}") from error
+    if len(content) > _MAX_BYTES:
+        raise SettingsError(f"{flag} {file}: it has more than {_MAX_BYTES} bytes")
+    return content
+
+
+def _certificates(flag: str, file: Path, content: bytes) -> list[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(content)
+    except ValueError as error:
+        raise SettingsError(f"{flag} {file}: there is no certificate in it that can be read as PEM") from error
+
+
+def _private_key(file: Path, content: bytes) -> rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey:
+    try:
+        key = serialization.load_pem_private_key(content, None)
+    except TypeError as error:
+        raise SettingsError(f"--tls-key {file}: it is encrypted: write it there without a password") from error
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise SettingsError(f"--tls-key {file}: there is no private key in it that can be read as PEM") from error
+    if isinstance(key, rsa.RSAPrivateKey) or (
+        isinstance(key, ec.EllipticCurvePrivateKey) and key.curve.name in _CURVES
+    ):
+        return key
+    raise SettingsError(f"--tls-key {file}: it must be an RSA key, or one of the curves P-256 and P-384")
+
+
+def _pem(certificates: list[x509.Certificate]) -> bytes:
+    return b"".join(each.public_bytes(serialization.Encoding.PEM) for each in certificates)
+
+
+def moment(at: datetime) -> str:
+    """Return a time as people read it."""
+    return f"{at:%Y-%m-%d %H:%M} UTC"
