@@ -15,15 +15,14 @@ READY = b"ready"
 _WRONG = b"wrong "
 
 
-def order(settings: Settings, address: str, etcd_endpoints: tuple[str, ...]) -> bytes:
+def order(settings: Settings, etcd_endpoints: tuple[str, ...]) -> bytes:
     """Return the line that tells a worker what to do.
 
     Args:
-        settings: The supervisor's own.
-        address: Where it is to listen, with the port that all share.
+        settings: The supervisor's own, with the ports that all share.
         etcd_endpoints: The etcd that all share; an embedded one is the supervisor's to run.
     """
-    told = replace(settings, listen=address, etcd_endpoints=etcd_endpoints, etcd_binary=None, data_dir=None)
+    told = replace(settings, etcd_endpoints=etcd_endpoints, etcd_binary=None, data_dir=None)
     return msgspec.json.encode(told, enc_hook=_encoded) + b"\n"
 
 

@@ -35,11 +35,12 @@ Address = tuple[socket.AddressFamily, str, int]
 
 
 @contextlib.contextmanager
-def claimed(listen: str) -> Iterator[str]:
+def claimed(listen: str, flag: str = "--listen") -> Iterator[str]:
     """Claim a port for as long as the block runs; the value is HOST:PORT, with the port that it has got.
 
     Args:
         listen: HOST:PORT. Port 0: any free one.
+        flag: The flag that says so.
 
     Raises:
         SettingsError: Somebody listens there already, or the host is none of this machine's.
@@ -49,7 +50,7 @@ def claimed(listen: str) -> Iterator[str]:
         try:
             held = _claim(host.strip("[]"), int(port))
         except OSError as error:
-            raise cannot_listen(listen) from error
+            raise cannot_listen(listen, flag) from error
         stack.enter_context(held)
         yield f"{host}:{held.port}"
 

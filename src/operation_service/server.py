@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import grpc
@@ -12,7 +12,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health_pb2
 
 from n0stack.operation.v1alpha import operation_service_pb2 as pb
-from operation_service import wire
+from operation_service import health_port, wire
 from operation_service.admission import Admission, Gate
 from operation_service.clock import Clock, SystemClock
 from operation_service.commits import Commits
@@ -30,6 +30,7 @@ from operation_service.janitor import Janitor
 from operation_service.keys import Keys
 from operation_service.landmarks import Landmarks
 from operation_service.leases import Leases
+from operation_service.listening import bind, port_sharing
 from operation_service.listing import Listing
 from operation_service.lock_times import LockTimes
 from operation_service.open_files import max_connections
@@ -38,7 +39,7 @@ from operation_service.reflection import add_reflection
 from operation_service.server_tls import ServerCertificates
 from operation_service.servicer import OperationServicer
 from operation_service.serving_line import serving_line
-from operation_service.settings import Settings, cannot_listen
+from operation_service.settings import Settings
 from operation_service.survey import Survey
 from operation_service.watch_hub import WatchHub
 from operation_service.watching import Watching
@@ -93,8 +94,7 @@ class Service:
     """A service that serves.
 
     Attributes:
-        settings: How it serves.
-        address: HOST:PORT, with the port that it has got.
+        settings: How it serves, with the ports that it has got.
         etcd_endpoints: URLs of the etcd that holds its state.
         health: What it tells of its health.
         watching: Its watches.
@@ -103,12 +103,16 @@ class Service:
     """
 
     settings: Settings
-    address: str
     etcd_endpoints: tuple[str, ...]
     health: Health
     watching: Watching
     admission: Admission
     ended: "asyncio.Task[bool]"
+
+    @property
+    def address(self) -> str:
+        """Where it listens: HOST:PORT."""
+        return self.settings.listen
 
     async def drain(self) -> None:
         """Send callers elsewhere: NOT_SERVING for good, watches ended, a moment to notice."""
@@ -118,7 +122,7 @@ class Service:
 
 
 def _say_serving(service: Service) -> None:
-    _log.info("%s", serving_line(service.settings, service.address, service.etcd_endpoints, None))
+    _log.info("%s", serving_line(service.settings, service.etcd_endpoints))
 
 
 async def serve(
@@ -171,11 +175,11 @@ async def running(
     """
     index = load(settings.descriptor_sets)
     certificates = ServerCertificates(settings.tls) if settings.tls else None
-    server = new_server(
-        (*_OPTIONS, _port_sharing(settings), ("grpc.max_allowed_incoming_connections", max_connections()))
-    )
+    most = max(1, max_connections() - (health_port.MAX_CONNECTIONS if settings.health_listen else 0))
+    server = new_server((*_OPTIONS, port_sharing(settings), ("grpc.max_allowed_incoming_connections", most)))
     # A worker's port has been claimed for it; and once it is bound, the kernel sends it connections.
-    address = "" if settings.workers > 1 else _bind(server, settings.listen, certificates)
+    address = "" if settings.workers > 1 else bind(server, settings.listen, certificates=certificates)
+    probed = health_port.HealthPort(settings, _OPTIONS) if settings.health_listen else None
     async with contextlib.AsyncExitStack() as stack:
         endpoints = etcd_endpoints or settings.etcd_endpoints or (await start_embedded_etcd(settings, stack),)
         clock, keys = clock or SystemClock(), Keys(settings.key_prefix)
@@ -200,48 +204,36 @@ async def running(
         monitor = HealthMonitor(etcd, health, ("", _SERVICE.full_name))
         methods = wire.handlers(_SERVICE, servicer, delivery, admission)
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE.full_name, methods),))
-        health_admission = Admission(_MAX_HEALTH_CALLS, _MAX_HEALTH_WATCHES)
-        methods = wire.handlers(_HEALTH, health, delivery, health_admission, shortened)
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_HEALTH.full_name, methods),))
+        server.add_generic_rpc_handlers((_health_handlers(health, delivery),))
         add_reflection(
             server, index, (_SERVICE.full_name, _HEALTH.full_name), delivery, Gate(_MAX_REFLECTIONS, OverloadedError)
         )
 
         await monitor.ask()
-        for work in (etcd.feel_pulses, monitor.run, hub.run, expiry.run, janitor.run, survey.run):
+        own = [certificates.run] if certificates else []
+        for work in (etcd.feel_pulses, monitor.run, hub.run, expiry.run, janitor.run, survey.run, *own):
             stack.push_async_callback(_cancel, asyncio.create_task(_for_ever(work)))
-        if certificates:
-            stack.push_async_callback(_cancel, asyncio.create_task(_for_ever(certificates.run)))
-        address = address or _bind(server, settings.listen, certificates)
+        settings = replace(settings, listen=address or bind(server, settings.listen, certificates=certificates))
         await server.start()
         ended = asyncio.create_task(server.wait_for_termination())
         # What ended it is in gRPC's log already.
         ended.add_done_callback(lambda done: done.cancelled() or done.exception())
+        if probed:
+            stack.push_async_callback(probed.stop)
+            settings = replace(settings, health_listen=await probed.start(_health_handlers(health, delivery)))
         stack.push_async_callback(_stop, server, admission)
         # Watches hold a stop for all of its grace, unless they are ended first.
         stack.callback(health.stop)
         stack.callback(delivery.stop)
         stack.callback(watching.stop)
-        yield Service(settings, address, tuple(endpoints), health, watching, admission, ended)
+        yield Service(settings, tuple(endpoints), health, watching, admission, ended)
 
 
-def _port_sharing(settings: Settings) -> tuple[str, int]:
-    """Share the port with the other workers, if there are any.
-
-    Otherwise a second service would bind the same port without a word, and get half of the calls. With workers it is
-    their supervisor that refuses one (port_claim.py).
-    """
-    return "grpc.so_reuseport", int(settings.workers > 1)
-
-
-def _bind(server: grpc.aio.Server, listen: str, certificates: ServerCertificates | None) -> str:
-    host, _, _ = listen.rpartition(":")
-    try:
-        if certificates is None:
-            return f"{host}:{server.add_insecure_port(listen)}"
-        return f"{host}:{server.add_secure_port(listen, certificates.credentials())}"
-    except RuntimeError as error:
-        raise cannot_listen(listen) from error
+def _health_handlers(health: Health, delivery: Delivery) -> grpc.GenericRpcHandler:
+    """Return what one server tells of the health; each counts for itself who asks it."""
+    admission = Admission(_MAX_HEALTH_CALLS, _MAX_HEALTH_WATCHES)
+    methods = wire.handlers(_HEALTH, health, delivery, admission, shortened)
+    return grpc.method_handlers_generic_handler(_HEALTH.full_name, methods)
 
 
 async def _stop(server: grpc.aio.Server, admission: Admission) -> None:

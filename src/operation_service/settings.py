@@ -26,10 +26,10 @@ _HOST = re.compile(r"[A-Za-z0-9._-]{1,253}")
 _PREFIX = re.compile(r"[!-~]{1,200}")
 
 
-def cannot_listen(listen: str) -> SettingsError:
+def cannot_listen(listen: str, flag: str = "--listen") -> SettingsError:
     """Return the error that says so."""
     return SettingsError(
-        f"--listen: cannot listen on {listen}: the port is in use, or the host is none of this machine's"
+        f"{flag}: cannot listen on {listen}: the port is in use, or the host is none of this machine's"
     )
 
 

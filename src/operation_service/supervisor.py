@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from operation_service import handover
 from operation_service.certificate_files import certificates_of
@@ -37,16 +38,19 @@ async def serve(settings: Settings) -> None:
     if settings.tls is not None:
         certificates_of(settings.tls)
     async with contextlib.AsyncExitStack() as stack:
-        address = stack.enter_context(claimed(settings.listen))
+        settings = replace(settings, listen=stack.enter_context(claimed(settings.listen)))
+        if settings.health_listen is not None:
+            health = stack.enter_context(claimed(settings.health_listen, "--health-listen"))
+            settings = replace(settings, health_listen=health)
         endpoints = settings.etcd_endpoints or (await start_embedded_etcd(settings, stack),)
-        order = handover.order(settings, address, endpoints)
+        order = handover.order(settings, endpoints)
         workers = [Worker(number, order) for number in range(1, settings.workers + 1)]
         # For when the end in good order is cut short: whoever still runs.
         stack.push_async_callback(_kill, workers)
         signalled = asyncio.create_task(signals.wait())
         keeping = [worker.start() for worker in workers]
         if await _all_ready(workers, until=(signalled, *keeping)):
-            _log.info("%s", serving_line(settings, address, endpoints, None))
+            _log.info("%s", serving_line(settings, endpoints))
             await asyncio.wait({signalled, *keeping}, return_when=asyncio.FIRST_COMPLETED)
         failed = [task for task in keeping if task.done()]
         if not failed:

@@ -203,7 +203,7 @@ async def test_an_embedded_etcd_that_is_killed_is_started_again_under_its_worker
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "localhost", "[::]", "[::1]"])  # noqa: S104
 async def test_all_hosts_serve_that_serve_without_workers(host: str, etcd: str, serve: Serve) -> None:
-    server = await serve("--workers", "2", "--etcd-endpoints", etcd, "--listen", f"{host}:0")
+    server = await serve("--workers", "2", "--etcd-endpoints", etcd, "--listen", f"{host}:0", "--insecure")
     assert not server.address.endswith(":0")
     reachable = server.address.replace("0.0.0.0", "127.0.0.1").replace("[::]", "[::1]")  # noqa: S104
     assert await health(reachable) == "SERVING"

@@ -5,16 +5,20 @@ from pathlib import Path
 
 from operation_service import handover
 from operation_service.settings import Settings
+from operation_service.settings_tls import ServerTls
 
 URL = "http://127.0.0.1:2379"
+TLS = ServerTls(cert=Path("tls.crt"), key=Path(os.fsdecode(b"not \xff UTF-8")), client_ca=Path("ca.crt"))
 
 
-def test_a_worker_is_told_the_settings_with_the_port_and_the_etcd_that_all_share() -> None:
+def test_a_worker_is_told_the_settings_with_the_ports_and_the_etcd_that_all_share() -> None:
     settings = Settings(
-        listen="[::1]:0",
+        listen="[::1]:50051",
         etcd_binary=Path("/usr/bin/etcd"),
         data_dir=Path("data"),
         key_prefix="/prefix/",
+        tls=TLS,
+        health_listen="[::1]:50052",
         descriptor_sets=(Path("a b"), Path("new\nline"), Path(os.fsdecode(b"not \xff UTF-8"))),
         max_lock_seconds=1,
         retention_seconds=2,
@@ -22,13 +26,15 @@ def test_a_worker_is_told_the_settings_with_the_port_and_the_etcd_that_all_share
         max_watches=4,
         workers=5,
     )
-    line = handover.order(settings, "[::1]:50051", (URL,))
+    line = handover.order(settings, (URL,))
     assert line.count(b"\n") == 1
     assert line.endswith(b"\n")
     assert handover.settings_of(line) == Settings(
         listen="[::1]:50051",
         etcd_endpoints=(URL,),
         key_prefix="/prefix/",
+        tls=TLS,
+        health_listen="[::1]:50052",
         descriptor_sets=settings.descriptor_sets,
         max_lock_seconds=1,
         retention_seconds=2,

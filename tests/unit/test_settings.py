@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
-from operation_service.settings import Settings, SettingsError, default_data_dir, parse_endpoints
+from operation_service.settings import Settings, SettingsError, default_data_dir, is_loopback, parse_endpoints
+from operation_service.settings_tls import ServerTls
 
 TEN_YEARS = 10 * 365 * 86_400
+TLS = ServerTls(cert=Path("tls.crt"), key=Path("tls.key"))
 
 
 def refused(flag: str, **settings: Any) -> None:
@@ -51,7 +53,7 @@ def test_nothing_is_changed_afterwards() -> None:
     ],
 )
 def test_listen_may_be_a_host_and_a_port(listen: str) -> None:
-    assert Settings(listen=listen).listen == listen
+    assert Settings(listen=listen, is_insecure=True).listen == listen
 
 
 @pytest.mark.parametrize(
@@ -96,6 +98,51 @@ def test_listen_may_be_a_host_and_a_port(listen: str) -> None:
 )
 def test_any_other_listen_is_refused(listen: str) -> None:
     refused("--listen", listen=listen)
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1:1", "127.255.255.254:1", "localhost:1", "[::1]:1", "[0:0::1]:1"])
+def test_what_only_this_machine_reaches_needs_no_tls(listen: str) -> None:
+    assert is_loopback(listen)
+    assert Settings(listen=listen).tls is None
+
+
+@pytest.mark.parametrize(
+    "listen",
+    [
+        "0.0.0.0:1",
+        "[::]:1",
+        "128.0.0.1:1",
+        "10.0.0.1:1",
+        "[fe80::1%eth0]:1",
+        "[2001:db8::1]:1",
+        "operation.example.com:1",
+        "localhost.example.com:1",
+        # Whatever these stand for: they are no address, and a name may be anybody's.
+        "127.0.0.1.example.com:1",
+        "127.1:1",
+        "0:1",
+    ],
+)
+def test_what_others_can_reach_is_served_with_tls_or_when_told_to_be_insecure(listen: str) -> None:
+    assert not is_loopback(listen)
+    refused("--insecure", listen=listen)
+    refused("--tls-cert", listen=listen)
+    assert Settings(listen=listen, is_insecure=True).listen == listen
+    assert Settings(listen=listen, tls=TLS).listen == listen
+
+
+def test_the_health_alone_is_told_in_plaintext_everywhere() -> None:
+    assert Settings(health_listen="0.0.0.0:1").health_listen == "0.0.0.0:1"
+    refused("--health-listen", health_listen="0.0.0.0")  # noqa: S104
+
+
+@pytest.mark.parametrize(
+    ("cert", "key", "client_ca"),
+    [(Path("a"), None, None), (None, Path("a"), None), (None, None, Path("a")), (Path("a"), None, Path("b"))],
+)
+def test_a_certificate_and_its_key_go_together(cert: Path | None, key: Path | None, client_ca: Path | None) -> None:
+    with pytest.raises(SettingsError, match=r"--tls-cert and --tls-key"):
+        ServerTls.of(cert, key, client_ca)
 
 
 @pytest.mark.parametrize(
