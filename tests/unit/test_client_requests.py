@@ -125,10 +125,11 @@ def test_only_what_is_named_is_changed(lock_for: int | None, disable_cancel: boo
 
 
 def test_a_fencing_token_goes_into_the_metadata_and_comes_out_of_it() -> None:
-    assert connection.metadata(None) == ()
-    assert connection.metadata(FENCE) == (("n0stack-fencing-token", "41"),)
-    assert connection.metadata(0) == (("n0stack-fencing-token", "0"),)
-    assert connection.fencing_token_in((("other", "1"), *connection.metadata(FENCE))) == FENCE
+    target = connection.Target("127.0.0.1:1")
+    assert target.metadata() == ()
+    assert target.metadata(FENCE) == (("n0stack-fencing-token", "41"),)
+    assert target.metadata(0) == (("n0stack-fencing-token", "0"),)
+    assert connection.fencing_token_in((("other", "1"), *target.metadata(FENCE))) == FENCE
     assert connection.fencing_token_in(None) == connection.fencing_token_in(()) == 0
 
 

@@ -15,6 +15,7 @@ from operation_service.client import forks as _forks  # noqa: F401, before gRPC 
 # isort: split
 from operation_service.client.aio_client import AsyncClient
 from operation_service.client.aio_held import AsyncHeldOperation
+from operation_service.client.bearer import TokenFile
 from operation_service.client.blocking_client import Client
 from operation_service.client.blocking_held import HeldOperation
 from operation_service.client.changed import Changed
@@ -48,6 +49,7 @@ from operation_service.client.errors import (
     WatchEndedError,
 )
 from operation_service.client.peer import peer_token
+from operation_service.client.tls import Tls
 
 __all__ = [
     "AlreadyExistsError",
@@ -76,6 +78,8 @@ __all__ = [
     "RefusedError",
     "RevisionCompactedError",
     "RevisionInFutureError",
+    "Tls",
+    "TokenFile",
     "TokenMismatchError",
     "TooManyWatchesError",
     "UnavailableError",

@@ -10,7 +10,7 @@ import grpc
 
 from operation_service.client import connection, forks
 from operation_service.client.connection import Target
-from operation_service.client.errors import OperationServiceError
+from operation_service.client.errors import OperationServiceError, UnavailableError
 from operation_service.client.flows import Answer, Await, Flow, Open, Read, Renew, Rest, Send, Step
 from operation_service.client.rpcs import Rpc
 from operation_service.client.translation import translated
@@ -28,8 +28,11 @@ class AsyncChannel:
     def __init__(self, target: Target) -> None:
         self._target = target
         self._channel: grpc.aio.Channel | None = None
+        self._previous: grpc.aio.Channel | None = None
+        self._closing: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_closed = False
+        self._has_cut_off = False
 
     def unary(self, rpc: Rpc[Any, Any]) -> Any:  # noqa: ANN401, gRPC's multi-callables are generic in its stubs alone
         """Return what makes a call."""
@@ -38,6 +41,10 @@ class AsyncChannel:
     def stream(self, rpc: Rpc[Any, Any]) -> Any:  # noqa: ANN401, as above
         """Return what begins a stream."""
         return connection.method(self._open().unary_stream, rpc)
+
+    def metadata(self, fencing_token: int | None = None) -> tuple[tuple[str, str], ...]:
+        """Return a call's metadata (see `Target`)."""
+        return self._target.metadata(fencing_token)
 
     @contextlib.contextmanager
     def border(self, what: str) -> Iterator[None]:
@@ -55,19 +62,27 @@ class AsyncChannel:
             raise translated(error, what) from error
         except asyncio.CancelledError:
             task = asyncio.current_task()
-            if not self._is_closed or task is None or task.cancelling():
+            if task is None or task.cancelling() or not (self._is_closed or self._has_cut_off):
                 raise
             # Closing a channel cancels its calls. The task that waits for one was not cancelled, and must not end so.
-            cut_off = OperationServiceError(f"this client was closed before {what} was answered")
+            cut_off = (
+                OperationServiceError(f"this client was closed before {what} was answered")
+                if self._is_closed
+                else UnavailableError(f"{what} was not answered before its connection was replaced")
+            )
             cut_off.may_have_been_carried_out = True
             raise cut_off from None
 
     async def close(self) -> None:
         """Close the connection for good."""
         self._is_closed = True
-        channel, self._channel = self._channel, None
-        if channel is not None:
-            await channel.close()
+        channels = self._channel, self._previous
+        self._channel = self._previous = None
+        for channel in channels:
+            if channel is not None:
+                await channel.close()
+        if self._closing:
+            await asyncio.wait(self._closing)
 
     def _open(self) -> grpc.aio.Channel:
         if self._is_closed:
@@ -76,10 +91,21 @@ class AsyncChannel:
         loop = asyncio.get_running_loop()
         if self._loop is not None and self._loop is not loop:
             raise RuntimeError("this client belongs to another event loop: make one in each")
+        if self._channel is not None and self._target.is_outdated():
+            self._retire()
         if self._channel is None:
             self._loop = loop
             self._channel = self._target.open(grpc.aio)
         return self._channel
+
+    def _retire(self) -> None:
+        """Connect anew. What is under way over the connection goes on until the next time; watches then resume."""
+        if self._previous is not None:
+            self._has_cut_off = True
+            closing = asyncio.create_task(self._previous.close())
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+        self._previous, self._channel = self._channel, None
 
 
 class AsyncStream:
@@ -102,8 +128,9 @@ class AsyncStream:
         """
         self.drop()
         self._what = step.rpc.name
+        metadata = self._channel.metadata()
         with self._channel.border(self._what):
-            self._call = self._channel.stream(step.rpc)(step.request, timeout=step.timeout)
+            self._call = self._channel.stream(step.rpc)(step.request, timeout=step.timeout, metadata=metadata)
             # It says nothing of how the call ended, if it has; reading does.
             await self._call.initial_metadata()
 
@@ -198,9 +225,8 @@ class AsyncSteps:
                 return None
 
     async def _send(self, step: Send) -> Answer[Any]:
+        metadata = self._channel.metadata(step.fencing_token)
         with self._channel.border(step.rpc.name):
-            call = self._channel.unary(step.rpc)(
-                step.request, timeout=step.timeout, metadata=connection.metadata(step.fencing_token)
-            )
+            call = self._channel.unary(step.rpc)(step.request, timeout=step.timeout, metadata=metadata)
             message = await call
             return Answer(message, connection.fencing_token_in(await call.trailing_metadata()), 0.0)

@@ -16,6 +16,7 @@ from operation_service.client import requests, rpcs
 from operation_service.client.acquiring import Wanted
 from operation_service.client.aio import AsyncChannel, AsyncSteps, AsyncStream
 from operation_service.client.aio_hold import AsyncEntry, AsyncHold
+from operation_service.client.bearer import Token
 from operation_service.client.changed import Changed
 from operation_service.client.claims import Claim
 from operation_service.client.clock import Clock, boottime
@@ -26,6 +27,7 @@ from operation_service.client.flows import Open, exchange
 from operation_service.client.session import Session
 from operation_service.client.tenure import LostCallback
 from operation_service.client.terms import Terms
+from operation_service.client.tls import Tls
 
 
 class AsyncClient:
@@ -40,7 +42,12 @@ class AsyncClient:
     Args:
         target: Where the service is, as gRPC takes it: "HOST:PORT", "dns:///NAME:PORT", or "ipv4:A:PORT,B:PORT" for
             several replicas.
-        credentials: gRPC's channel credentials. None: without TLS.
+        tls: How this client and the service know each other. Files that are replaced are read again, for new
+            connections. None: without TLS.
+        bearer_token: The token by which the service knows who calls, or a function that returns it, such as a
+            `TokenFile`. It is asked for each attempt at a call, and must not take long. None: none.
+        allow_plaintext_token: Whether the token may be sent without TLS to other machines.
+        credentials: gRPC's channel credentials, in place of `tls`.
         options: gRPC's channel options, besides those that this client sets, and over them.
         peer_token: What identifies this peer to the service. None: a token that is made once for the process. Whoever
             gives one has to see to it that no other process has the same: two peers with one token share each lock.
@@ -52,6 +59,9 @@ class AsyncClient:
         self,
         target: str = "127.0.0.1:50051",
         *,
+        tls: Tls | None = None,
+        bearer_token: Token | None = None,
+        allow_plaintext_token: bool = False,
         credentials: grpc.ChannelCredentials | None = None,
         options: Sequence[tuple[str, Any]] = (),
         peer_token: str | None = None,
@@ -59,7 +69,16 @@ class AsyncClient:
         clock: Clock = boottime,
     ) -> None:
         self._session = Session(peer_token, timeout, clock)
-        self._channel = AsyncChannel(Target(target, credentials, options))
+        self._channel = AsyncChannel(
+            Target(
+                target,
+                credentials,
+                options,
+                tls=tls,
+                bearer_token=bearer_token,
+                allow_plaintext_token=allow_plaintext_token,
+            )
+        )
         self._entries: set[AsyncEntry] = set()
 
     async def __aenter__(self) -> Self:

@@ -30,6 +30,7 @@ class Channel:
         self._target = target
         self._mutex = threading.Lock()
         self._channel: grpc.Channel | None = None
+        self._previous: grpc.Channel | None = None
         self._generation = forks.generation()
         self._is_closed = False
         # Now, and not by the first call, in some thread: a fork beside that would leave a child with half of gRPC.
@@ -43,31 +44,47 @@ class Channel:
         """Return what begins a stream."""
         return connection.method(self._open().unary_stream, rpc)
 
+    def metadata(self, fencing_token: int | None = None) -> tuple[tuple[str, str], ...]:
+        """Return a call's metadata (see `Target`)."""
+        return self._target.metadata(fencing_token)
+
     def close(self) -> None:
         """Close the connection for good."""
         self._begin_anew_in_a_child()
         with self._mutex:
             self._is_closed = True
-            channel, self._channel = self._channel, None
-        if channel is not None:
-            channel.close()
+            channels = self._channel, self._previous
+            self._channel = self._previous = None
+        for channel in channels:
+            if channel is not None:
+                channel.close()
 
     def _begin_anew_in_a_child(self) -> None:
         if self._generation != forks.generation():
             # Whoever held the mutex is not in this process, and the parent's connection is the parent's.
             self._mutex, self._channel, self._generation = threading.Lock(), None, forks.generation()
+            self._previous = None
 
     def _open(self) -> grpc.Channel:
         self._begin_anew_in_a_child()
         with self._mutex:
             if self._is_closed:
                 raise OperationServiceError("this client is closed: make a new one")
+            if self._channel is not None and self._target.is_outdated():
+                self._retire()
             if self._channel is None:
                 forks.use_grpc()
                 with forks.inside_grpc():
                     self._channel = self._target.open(grpc)
                 forks.guard()
             return self._channel
+
+    def _retire(self) -> None:
+        """Connect anew. What is under way over the connection goes on until the next time; watches then resume."""
+        with forks.inside_grpc():
+            if self._previous is not None:
+                self._previous.close()
+        self._previous, self._channel = self._channel, None
 
 
 class Stream:
@@ -92,11 +109,11 @@ class Stream:
         """
         self.drop()
         self._what = step.rpc.name
-        begin = self._channel.stream(step.rpc)
+        begin, metadata = self._channel.stream(step.rpc), self._channel.metadata()
         with self._mutex, forks.inside_grpc():
             if self._is_closed:
                 raise OperationServiceError(f"{self._what} is not wanted any more")
-            self._call = _calling(begin, step.request, timeout=step.timeout)
+            self._call = _calling(begin, step.request, timeout=step.timeout, metadata=metadata)
         with forks.inside_grpc(self._call.cancel):
             # It says nothing of how the call ended, if it has; reading does.
             self._call.initial_metadata()
@@ -206,12 +223,10 @@ class Steps:
                 return None
 
     def _send(self, step: Send) -> Answer[Any]:
-        begin = self._channel.unary(step.rpc)
+        begin, metadata = self._channel.unary(step.rpc), self._channel.metadata(step.fencing_token)
         # Waited for outside of gRPC, so that a fork need not wait for the answer.
         with forks.inside_grpc():
-            call = _calling(
-                begin.future, step.request, timeout=step.timeout, metadata=connection.metadata(step.fencing_token)
-            )
+            call = _calling(begin.future, step.request, timeout=step.timeout, metadata=metadata)
         try:
             return Answer(call.result(), connection.fencing_token_in(call.trailing_metadata()), 0.0)
         except grpc.RpcError as error:
