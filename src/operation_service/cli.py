@@ -5,11 +5,13 @@ import io
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 from click.core import ParameterSource
 
 from operation_service import cli_break_lock, cli_changes, cli_completion, cli_reads, cli_serve
+from operation_service.cli_connection import TLS_NAMES, Connection, connection_options
 from operation_service.cli_options import EXIT_CODES, PROGRAM, option, timeout_option
 from operation_service.exit_codes import ExitCode
 from operation_service.settings import SettingsError
@@ -34,7 +36,8 @@ def cli() -> None:
     epilog="""\b
 Examples:
   operation-service health
-  operation-service health --address 127.0.0.1:6000 --timeout 1"""
+  operation-service health --address 127.0.0.1:6000 --timeout 1
+  operation-service health --address operation.example.com:443 --tls"""
 )
 @option("--address", "Where the service listens. Default: what --listen says.", metavar="HOST:PORT")
 @option(
@@ -43,22 +46,49 @@ Examples:
     metavar="HOST:PORT",
     default="127.0.0.1:50051",
 )
+@option(
+    "--health-listen",
+    "Where the service tells its health alone, without TLS. It is asked there if nothing else is named.",
+    metavar="HOST:PORT",
+)
+@connection_options(option, has_token=False)
 @timeout_option(3.0, "How long to wait for the answer.")
 @click.pass_context
-def health(ctx: click.Context, address: str | None, listen: str, timeout: float) -> None:
+def health(ctx: click.Context, /, *, timeout: float, **given: Any) -> None:  # noqa: ANN401, what click has made of each
     """Ask a service whether it serves.
 
     Exits with 0 if it does, else with 1.
     """
     from operation_service.health_check import check_health  # noqa: PLC0415, as above
 
-    is_listen_said = ctx.get_parameter_source("listen") is ParameterSource.COMMANDLINE
-    is_address_said = ctx.get_parameter_source("address") is ParameterSource.COMMANDLINE
-    # A flag wins over a variable, whichever of the two it is.
-    asked = listen if address is None or (is_listen_said and not is_address_said) else address
-    answer = asyncio.run(check_health(asked, timeout))
+    said = {name: ctx.get_parameter_source(name) for name, value in given.items() if value}
+    where = _asked_for_health(said)
+    # Where the health alone is told, there is no TLS.
+    tls = None if where == "health_listen" else Connection.of(given).tls()
+    try:
+        answer = asyncio.run(check_health(given[where], timeout, tls))
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
     click.echo(answer.reason)
     sys.exit(0 if answer.is_serving else 1)
+
+
+_WHERE = ("address", "health_listen", "listen")
+"""In this order, if several are said alike."""
+
+
+def _asked_for_health(said: dict[str, ParameterSource | None]) -> str:
+    """Return which of the addresses is asked: a flag wins over a variable, whichever they are.
+
+    Args:
+        said: Where each flag that has a value has it from.
+    """
+    is_about_tls = any(said.get(name) is ParameterSource.COMMANDLINE for name in TLS_NAMES)
+    for source in (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT):
+        for name in _WHERE:
+            if said.get(name) is source and not (name == "health_listen" and is_about_tls):
+                return name
+    return "listen"
 
 
 for _command in (

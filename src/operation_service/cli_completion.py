@@ -8,6 +8,7 @@ from typing import TypeVar
 import click
 from click.shell_completion import CompletionItem, get_completion_class
 
+from operation_service.cli_connection import completing
 from operation_service.cli_options import PROGRAM, Command, Service
 
 _SECONDS = 2.0
@@ -68,7 +69,7 @@ def _asked(ctx: click.Context, ask: Callable[[Service], list[str]]) -> list[str]
     # Whatever is wrong: a key that completes nothing says so well enough, and a traceback would spoil the line.
     with contextlib.suppress(Exception):
         said = ctx.params.get("address") or os.environ.get("OPERATION_SERVICE_ADDRESS")
-        return ask(Service(said or "127.0.0.1:50051", _SECONDS, is_json=False))
+        return ask(Service(said or "127.0.0.1:50051", _SECONDS, is_json=False, connection=completing(ctx.params)))
     return []
 
 

@@ -7,11 +7,12 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, ParamSpec, TypeVar
 
 import click
 
+from operation_service.cli_connection import CONNECTION_NAMES, Connection, connection_options
 from operation_service.exit_codes import ExitCode, exit_code
 from operation_service.terminal_text import as_json, shown
 
@@ -51,11 +52,13 @@ class Service:
         address: HOST:PORT.
         timeout_seconds: How long a call may take in all, in seconds.
         is_json: Whether answers are shown as JSON.
+        connection: How to connect to it.
     """
 
     address: str
     timeout_seconds: float
     is_json: bool
+    connection: Connection = field(default_factory=Connection)
 
     def __post_init__(self) -> None:
         if not _ADDRESS.fullmatch(self.address):
@@ -68,10 +71,14 @@ class Service:
 
         Args:
             token: The peer token. None: one of the process.
+
+        Raises:
+            click.UsageError: A file that is needed to connect cannot be used.
         """
         from operation_service.client import Client  # noqa: PLC0415, gRPC takes a while to import
 
-        return Client(self.address, peer_token=token, timeout=self.timeout_seconds)
+        how = self.connection.client_arguments(self.address)
+        return Client(self.address, peer_token=token, timeout=self.timeout_seconds, **how)
 
 
 class DurationType(click.ParamType[int]):
@@ -134,12 +141,14 @@ def talks_to_the_service(
     """Give a command the flags that say where the service is, and end it with the right exit code."""
 
     @option("--address", "Where the service listens.", metavar="HOST:PORT", default="127.0.0.1:50051")
+    @connection_options(option)
     @timeout_option()
     @output_option
     @functools.wraps(command)
     def wrapped(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
         address, timeout, output = (kwargs.pop(name) for name in ("address", "timeout", "output"))
-        service = Service(str(address), float(str(timeout)), output == "json")
+        connection = Connection.of({name: kwargs.pop(name) for name in CONNECTION_NAMES})
+        service = Service(str(address), float(str(timeout)), output == "json", connection)
         with ending(is_json=service.is_json):
             command(service, *args, **kwargs)
 

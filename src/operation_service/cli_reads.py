@@ -13,6 +13,7 @@ from operation_service.terminal_text import as_json
 if TYPE_CHECKING:
     from n0stack.operation.v1alpha import operation_service_pb2 as pb
     from operation_service.answers import Answers
+    from operation_service.client.connection import Target
 
 _STATES = ["PENDING", "LOCKED", "EXPIRED", "OPERATOR_DEAD", "SUCCEEDED", "FAILED", "CANCELLED"]
 _MAX_REVISION = 2**63 - 1
@@ -43,8 +44,11 @@ def answers_for(service: Service, descriptor_sets: tuple[Path, ...]) -> "Answers
     from operation_service.request_text import RequestText  # noqa: PLC0415
     from operation_service.settings import SettingsError  # noqa: PLC0415
 
+    def target() -> "Target":
+        return service.connection.target(service.address)
+
     try:
-        return Answers(RequestText(descriptor_sets, Reflected(service.address, service.timeout_seconds)))
+        return Answers(RequestText(descriptor_sets, Reflected(target, service.timeout_seconds)))
     except DescriptorSetError as error:
         raise SettingsError(str(error)) from error
 

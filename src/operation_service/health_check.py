@@ -3,9 +3,13 @@
 import ipaddress
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+
+if TYPE_CHECKING:
+    from operation_service.client import Tls
 
 _HOST_AND_PORT = re.compile(r"(?P<host>\[[^\[\]]+\]|[^\[\]:/\s]+):(?P<port>[0-9]{1,5})")
 
@@ -26,7 +30,7 @@ class Health:
     reason: str
 
 
-async def check_health(listen: str, timeout_seconds: float) -> Health:
+async def check_health(listen: str, timeout_seconds: float, tls: "Tls | None" = None) -> Health:
     """Ask grpc.health.v1 for the health of the service as a whole (the name "").
 
     It never raises for what the service or the network does: that is an answer too.
@@ -35,14 +39,18 @@ async def check_health(listen: str, timeout_seconds: float) -> Health:
         listen: HOST:PORT as the service was told to listen on; an address that stands for all addresses is asked
             on loopback.
         timeout_seconds: How long to wait for the answer in all, in seconds, more than 0.
+        tls: How to know the service. None: without TLS.
 
     Returns:
         Whether it serves, and why not.
+
+    Raises:
+        ValueError: A file that TLS needs cannot be used.
     """
     target = _dialable(listen)
     if target is None:
         return Health(is_serving=False, reason=f"{listen!r} is not HOST:PORT with a port from 1 to 65535")
-    async with grpc.aio.insecure_channel(target, options=_CHANNEL_OPTIONS) as channel:
+    async with _channel(target, tls) as channel:
         # Not by the package's HealthStub: its published types know none of its methods.
         check = channel.unary_unary(
             "/grpc.health.v1.Health/Check",
@@ -57,6 +65,15 @@ async def check_health(listen: str, timeout_seconds: float) -> Health:
             return Health(is_serving=False, reason=f"{target} does not answer: {error.code().name}: {details}")
     is_serving = answer.status == HealthCheckResponse.SERVING
     return Health(is_serving=is_serving, reason=f"{target} is {_name(answer.status)}")
+
+
+def _channel(target: str, tls: "Tls | None") -> grpc.aio.Channel:
+    if tls is None:
+        return grpc.aio.insecure_channel(target, options=_CHANNEL_OPTIONS)
+    from operation_service.client.connection import Target  # noqa: PLC0415, a check without TLS needs none of it
+
+    channel: grpc.aio.Channel = Target(target, tls=tls).open(grpc.aio)
+    return channel
 
 
 def _name(status: int) -> str:
