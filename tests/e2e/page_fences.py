@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from e2e.page_blocks import Fence, fences, played
 
 _GO_PROGRAM = "tests/e2e/test_go.py::test_the_program_of_the_page_does_what_the_page_shows"
+_TRANSPORT = "tests/e2e/test_tls.py::test_what_the_page_shows_of_transport_works_as_it_stands"
 _HTTP_SESSION = "tests/e2e/test_envoy.py::test_the_session_in_the_page_gives_what_the_page_shows"
 
 ELSEWHERE: dict[str, dict[str, str]] = {
@@ -35,6 +36,12 @@ ELSEWHERE: dict[str, dict[str, str]] = {
     "docs/performance.md": {
         "$ make bench": "tests/e2e/test_pages.py::test_what_the_pages_make_can_be_made",
         "Measured 20": "tests/unit/test_bench_table.py::test_only_the_marked_section_of_a_document_is_written_anew",
+    },
+    "docs/security.md": {
+        'ec="-newkey': _TRANSPORT,
+        "operation-service serve --tls-cert": _TRANSPORT,
+        "grpcurl -cacert": _TRANSPORT,
+        "from operation_service.client import Client, Tls": _TRANSPORT,
     },
     "docs/reliability.md": {
         "make chaos SECONDS=600 SEED=...": "tests/e2e/test_pages.py::test_what_the_pages_make_can_be_made",

@@ -2,7 +2,10 @@
 
 import asyncio
 import os
+import re
+import shlex
 import signal
+import sys
 from pathlib import Path
 
 import grpc
@@ -13,12 +16,14 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from e2e.support_e2e import (
     GRPCURL,
     PROGRAM,
+    ROOT,
     SERVICE,
     Finished,
     Serve,
     Server,
     health,
     run,
+    run_in,
     until_health,
     until_true,
     watch_health,
@@ -304,3 +309,35 @@ async def test_a_signal_turns_it_not_serving_before_it_ends(
         await asking
     assert await server.exit_code() == 0
     assert "Traceback" not in server.log
+
+
+# --- the page
+
+
+def in_folder(text: str, server: Server | None = None) -> str:
+    """A fence of docs/security.md with the tests' own programs and addresses."""
+    text = re.sub(
+        r"^(operation-service|grpcurl)\b", lambda found: str(PROGRAM.with_name(found[1])), text, flags=re.MULTILINE
+    )
+    if server is not None:
+        text = text.replace("127.0.0.1:50051", server.address).replace("127.0.0.1:50052", health_address(server))
+    return text
+
+
+async def test_what_the_page_shows_of_transport_works_as_it_stands(etcd: str, serve: Serve, tmp_path: Path) -> None:
+    transport = ROOT.joinpath("docs/security.md").read_text().partition("\n## Transport\n")[2].partition("\n## ")[0]
+    making, serving, calling, script = re.findall(r"```(?:sh|python)\n(.*?)```", transport, re.DOTALL)
+    made = await run_in(tmp_path, "bash", "-ec", making)
+    assert made.code == 0, made.err
+    _, _, *flags = shlex.split(serving)
+    at = [str(tmp_path / flag) if (tmp_path / flag).is_file() else flag.replace(":50052", ":0") for flag in flags]
+    server = await serve(*at, "--etcd-endpoints", etcd)
+    assert "(mutual TLS, health on 127.0.0.1:" in server.log
+    called = await run_in(tmp_path, "bash", "-ec", in_folder(calling, server))
+    assert called.code == 0, called.err
+    assert "networks/lan" in called.out
+    assert "is SERVING" in called.out
+    scripted = await run_in(tmp_path, sys.executable, "-c", in_folder(script, server))
+    assert scripted.code == 0, scripted.err
+    assert "networks/lan" in scripted.out
+    assert (await run_in(tmp_path, "bash", "-ec", in_folder(calling.replace("agent.key", "ca.key"), server))).code != 0
