@@ -6,6 +6,7 @@ import re
 import shlex
 import signal
 import sys
+import uuid
 from pathlib import Path
 
 import grpc
@@ -34,6 +35,10 @@ NO_ETCD = "http://127.0.0.1:1"
 ANYWHERE = "0.0.0.0:0"
 
 
+def own_prefix() -> str:
+    return f"/test/{uuid.uuid4().hex}/"
+
+
 @pytest.fixture
 def authority(tmp_path: Path) -> Authority:
     return Authority(tmp_path)
@@ -54,7 +59,7 @@ def flags(etcd: str, server_pair: KeyPair, authority: Authority) -> tuple[str | 
     """Of a service with mutual TLS."""
     return (
         *("--etcd-endpoints", etcd, "--tls-cert", server_pair.cert_file, "--tls-key", server_pair.key_file),
-        *("--tls-client-ca", authority.ca_file),
+        *("--tls-client-ca", authority.ca_file, "--key-prefix", own_prefix()),
     )
 
 
@@ -331,7 +336,7 @@ async def test_what_the_page_shows_of_transport_works_as_it_stands(etcd: str, se
     assert made.code == 0, made.err
     _, _, *flags = shlex.split(serving)
     at = [str(tmp_path / flag) if (tmp_path / flag).is_file() else flag.replace(":50052", ":0") for flag in flags]
-    server = await serve(*at, "--etcd-endpoints", etcd)
+    server = await serve(*at, "--etcd-endpoints", etcd, "--key-prefix", own_prefix())
     assert "(mutual TLS, health on 127.0.0.1:" in server.log
     called = await run_in(tmp_path, "bash", "-ec", in_folder(calling, server))
     assert called.code == 0, called.err
