@@ -319,14 +319,11 @@ async def test_a_signal_turns_it_not_serving_before_it_ends(
 # --- the page
 
 
-def in_folder(text: str, server: Server | None = None) -> str:
+def own_programs(text: str, server: Server) -> str:
     """A fence of docs/security.md with the tests' own programs and addresses."""
-    text = re.sub(
-        r"^(operation-service|grpcurl)\b", lambda found: str(PROGRAM.with_name(found[1])), text, flags=re.MULTILINE
-    )
-    if server is not None:
-        text = text.replace("127.0.0.1:50051", server.address).replace("127.0.0.1:50052", health_address(server))
-    return text
+    programs = re.compile(r"^(operation-service|grpcurl)\b", re.MULTILINE)
+    text = programs.sub(lambda found: str(PROGRAM.with_name(found[1])), text)
+    return text.replace("127.0.0.1:50051", server.address).replace("127.0.0.1:50052", health_address(server))
 
 
 async def test_what_the_page_shows_of_transport_works_as_it_stands(etcd: str, serve: Serve, tmp_path: Path) -> None:
@@ -338,11 +335,13 @@ async def test_what_the_page_shows_of_transport_works_as_it_stands(etcd: str, se
     at = [str(tmp_path / flag) if (tmp_path / flag).is_file() else flag.replace(":50052", ":0") for flag in flags]
     server = await serve(*at, "--etcd-endpoints", etcd, "--key-prefix", own_prefix())
     assert "(mutual TLS, health on 127.0.0.1:" in server.log
-    called = await run_in(tmp_path, "bash", "-ec", in_folder(calling, server))
+    address = {"OPERATION_SERVICE_ADDRESS": server.address}
+    called = await run_in(tmp_path, "bash", "-ec", own_programs(calling, server), **address)
     assert called.code == 0, called.err
     assert "networks/lan" in called.out
     assert "is SERVING" in called.out
-    scripted = await run_in(tmp_path, sys.executable, "-c", in_folder(script, server))
+    scripted = await run_in(tmp_path, sys.executable, "-c", own_programs(script, server))
     assert scripted.code == 0, scripted.err
     assert "networks/lan" in scripted.out
-    assert (await run_in(tmp_path, "bash", "-ec", in_folder(calling.replace("agent.key", "ca.key"), server))).code != 0
+    wrong = own_programs(calling.replace("agent.key", "ca.key"), server)
+    assert (await run_in(tmp_path, "bash", "-ec", wrong, **address)).code != 0
