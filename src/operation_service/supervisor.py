@@ -7,12 +7,16 @@ plain HTTP whether it serves. Each worker is the ordinary service, one replica a
 import asyncio
 import contextlib
 import logging
+import tempfile
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from operation_service import handover
 from operation_service.descriptor_sets import load
 from operation_service.embedded_etcd import start_embedded_etcd
 from operation_service.ending import StopSignals
+from operation_service.metrics_gathering import gathered
+from operation_service.metrics_http import metrics_served
 from operation_service.port_claim import claimed
 from operation_service.settings import Settings
 from operation_service.worker_keeper import Worker
@@ -34,9 +38,16 @@ async def serve(settings: Settings) -> None:
     load(settings.descriptor_sets)
     async with contextlib.AsyncExitStack() as stack:
         address = stack.enter_context(claimed(settings.listen))
+        sockets = None
+        if settings.metrics_listen is not None:
+            sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="operation-service-")))
+            every = {f"{number}": sockets / f"{number}" for number in range(1, settings.workers + 1)}
+            await stack.enter_async_context(metrics_served(settings.metrics_listen, lambda: gathered(every)))
         endpoints = settings.etcd_endpoints or (await start_embedded_etcd(settings, stack),)
         order = handover.order(settings, address, endpoints)
-        workers = [Worker(number, order) for number in range(1, settings.workers + 1)]
+        workers = [
+            Worker(number, order, sockets and sockets / f"{number}") for number in range(1, settings.workers + 1)
+        ]
         # For when the end in good order is cut short: whoever still runs.
         stack.push_async_callback(_kill, workers)
         signalled = asyncio.create_task(signals.wait())
