@@ -43,7 +43,7 @@ WAYS: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
 
 
 class _Sink(http.server.BaseHTTPRequestHandler):
-    def do_POST(self) -> None:  # noqa: N802, the name of what it answers
+    def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
         self.send_response(200)
         self.end_headers()
@@ -80,7 +80,8 @@ async def _measure(rounds: int, seconds: float, at_once: list[int]) -> None:
                 )
             )
             found = re.search(r"serving on ([^\s,]+)", process.log)
-            assert found is not None
+            if found is None:
+                raise SystemExit(f"{way}: it does not say where it serves")
             services[way] = found.group(1), pid
         for in_flight in at_once:
             took: dict[str, list[float]] = {way: [] for way in WAYS}
@@ -116,8 +117,8 @@ async def _measure(rounds: int, seconds: float, at_once: list[int]) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("--rounds", type=int, default=12)
-    parser.add_argument("--seconds", type=float, default=1.5)
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--seconds", type=float, default=0.4)
     parser.add_argument("--at-once", type=int, nargs="*", default=[1, 16])
     given = parser.parse_args()
     asyncio.run(_measure(given.rounds, given.seconds, given.at_once))

@@ -97,7 +97,10 @@ class Counting:
 
     def call(self, method: MethodDescriptor, call: Call) -> Call:
         """Return a call that is counted, when it is over."""
-        note, now = self._tallies.calls[method.name].note, time.perf_counter
+        tally = self._tallies.calls[method.name]
+        # What has not happened yet has happened 0 times: without it the first time would be no increase.
+        tally.codes[_OK] = 0
+        note, now = tally.note, time.perf_counter
 
         async def counted(requests: object, context: object) -> Any:  # noqa: ANN401, whatever the answer is
             began = now()

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -93,6 +94,8 @@ class SelfTelling:
             lines=self._telling.lines,
         )
         self._text = Metrics(facts, self._telling.worker).text
+        # What was imported just now need not be looked at by the garbage collector either (event_loop.py).
+        gc.freeze()
 
     async def begin(self) -> None:
         """Listen for whoever wants to know, before there is anything to tell.

@@ -132,7 +132,7 @@ class Spans:
         attributes: dict[str, str | int] = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method}
         attributes |= {"server.address": host.strip("[]"), "server.port": int(port)} if port.isdigit() else {}
 
-        async def traced(request: Message, *, timeout: float, headers: bytes = b"") -> Answer:  # noqa: ASYNC109
+        async def traced(request: Message, *, timeout: float, headers: bytes = b"") -> Answer:  # noqa: ASYNC109, its own
             links = [Link(each) for each in _sent_with.get()]
             span = tracer.start_span(name, None, SpanKind.CLIENT, attributes, links)
             code = StatusCode.CANCELLED.value[0]
@@ -198,7 +198,7 @@ class Sharing:
 
 
 def _parent(metadata: Sequence[tuple[str, str | bytes]] | None) -> Context:
-    """Return the trace that a caller wants to be continued; empty, if it does not say, or not in a way to understand."""
+    """Return the trace that a caller wants to be continued; empty, if it does not, or not clearly."""
     carrier = {key: value for key, value in metadata or () if key in _PROPAGATED}
     return _propagator.extract(carrier, _NOWHERE) if carrier else _NOWHERE
 

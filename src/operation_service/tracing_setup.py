@@ -6,6 +6,7 @@ not to serve.
 
 import asyncio
 import contextlib
+import gc
 import importlib.util
 import logging
 import os
@@ -97,6 +98,8 @@ def tracing_started(worker: str) -> Tracing | None:
         from operation_service.tracing import exporting  # noqa: PLC0415
 
         spans, shutdown = exporting(worker)
+        # What was imported just now need not be looked at by the garbage collector either (event_loop.py).
+        gc.freeze()
     except (UnsupportedError, ImportError) as error:
         _log.warning("calls are not traced: %s", error)
         return None
