@@ -106,6 +106,7 @@ async def _measure(rounds: int, seconds: float, at_once: list[int]) -> None:
                     if number:
                         took[way].append((_core_seconds(pid) - before) / outcome.last * 1e6)
             base = statistics.median(took["nothing"])
+            print(f"{rounds} rounds of {seconds} s")
             for way, values in took.items():
                 # Against the same round's: what disturbs a round disturbs both.
                 more = statistics.median(each - none for each, none in zip(values, took["nothing"], strict=True))

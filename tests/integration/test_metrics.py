@@ -5,6 +5,7 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
+from typing import Any
 
 import grpc
 import pytest
@@ -89,8 +90,9 @@ _ended_watch = ("operation_service_calls_total", frozenset({("method", "WatchOpe
 
 async def test_no_word_of_a_caller_becomes_a_label(peer: Peer, metrics: str) -> None:
     for path in ("/n0stack.operation.v1alpha.OperationService/Invented", "/an.invented.Service/Rpc"):
+        invented: Any = peer.channel.unary_unary(path)
         with pytest.raises(grpc.aio.AioRpcError):
-            await peer.channel.unary_unary(path)(b"")
+            await invented(b"")
     await peer.propose("an-own-name", proposing_peer_token="an-own-token")
     assert await shows(metrics, locks_held=1)
     _, text = await http_get(metrics)
