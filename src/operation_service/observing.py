@@ -132,7 +132,10 @@ class Counting:
 
     def etcd(self, path: str, _address: str, call: HeaderedCall[Answer]) -> HeaderedCall[Answer]:
         """Return a call of etcd that is counted, when it is over."""
-        note, now = self._tallies.etcd[path.rpartition("/")[2]].note, time.perf_counter
+        tally = self._tallies.etcd[path.rpartition("/")[2]]
+        for code in (StatusCode.UNAVAILABLE, StatusCode.DEADLINE_EXCEEDED):
+            tally.codes[code.value[0]] = 0
+        note, now = tally.note, time.perf_counter
 
         async def counted(request: Message, *, timeout: float, headers: bytes = b"") -> Answer:  # noqa: ASYNC109, the call's own
             began = now()

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -11,7 +12,7 @@ from typing import Any
 
 import grpc
 import pytest
-from e2e.support_e2e import PROGRAM, Serve, Server, environment, is_alive, run, until, until_true
+from e2e.support_e2e import PROGRAM, ROOT, Serve, Server, environment, is_alive, run, until, until_true
 from ports import a_port
 from scraping import Scraped, scrape
 from support import Peer, connected, refused
@@ -201,3 +202,17 @@ async def test_a_supervisor_that_serves_metrics_imports_no_grpc() -> None:
         "sys.exit(any(name.split('.')[0] in {'grpc', 'prometheus_client'} for name in sys.modules))"
     )
     assert (await run(sys.executable, "-c", code)).code == 0
+
+
+async def test_the_pages_audit_line_is_what_the_service_writes(serve: Serve) -> None:
+    page = (ROOT / "docs" / "observability.md").read_text()
+    (block,) = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    server = await serve("--log-format", "json")
+    async with connected(server.address) as peer:
+        await peer.propose("web-1")
+    assert await server.stop() == 0
+    (line,) = audited(server)
+    shown = json.loads(block)
+    assert list(line) == list(shown)
+    same = ("level", "logger", "message", "rpc", "event")
+    assert [line[each] for each in same] == [shown[each] for each in same]

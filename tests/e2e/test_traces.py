@@ -9,7 +9,7 @@ from typing import Any
 
 import grpc
 import pytest
-from e2e.support_e2e import Serve, until, until_true
+from e2e.support_e2e import ROOT, Serve, until, until_true
 from links import linked
 from otlp import Receiver, attributes, receiving
 from support import Peer, connected, refused
@@ -222,3 +222,17 @@ async def test_without_the_variables_nothing_of_opentelemetry_is_imported(serve:
     assert "import 'grpc" in server.log
     for package in ("opentelemetry", "prometheus_client", "requests"):
         assert f"import '{package}" not in server.log
+
+
+async def test_what_the_page_sets_traces_a_hundredth(serve: Serve, etcd: str, collector: Receiver) -> None:
+    page = (ROOT / "docs" / "observability.md").read_text()
+    (block,) = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
+    given = dict(re.findall(r"(OTEL_\w+)=(\S+)", block))
+    assert given.pop("OTEL_EXPORTER_OTLP_ENDPOINT").startswith("http://")
+    server = await serve("--etcd-endpoints", etcd, **variables(collector, **given))
+    async with connected(server.address) as peer:
+        # The trace's id decides: of these some 20 are traced, and none is once in a billion times.
+        for _ in range(20):
+            await asyncio.gather(*(peer.named("x").propose(f"web-{place}", project="demo") for place in range(100)))
+    assert await server.stop() == 0
+    assert 1 <= len(collector.named(f"{SERVICE}/ProposeOperation")) < 100
