@@ -1,4 +1,6 @@
-"""Measures what it costs a renewal that the service tells of itself: `PYTHONPATH=.:tests python tools/overhead.py`.
+"""Measures what it costs a renewal that the service tells of itself.
+
+    GRPC_VERBOSITY=NONE PYTHONPATH=.:tests .venv/bin/python tools/overhead.py
 
 All ways of telling are services of one process, over one etcd of the run's own, and take turns in short rounds: so
 whatever else the machine, or this process, is about happens to all of them. Printed are the medians over the rounds of
@@ -126,5 +128,4 @@ if __name__ == "__main__":
     parser.add_argument("--seconds", type=float, default=0.4)
     parser.add_argument("--at-once", type=int, nargs="*", default=[16, 1])
     given = parser.parse_args()
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     event_loop.run(_measure(given.rounds, given.seconds, given.at_once))

@@ -29,13 +29,18 @@ _LAG_EVERY_SECONDS = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """The rooms that metrics are told of."""
+    """The rooms that metrics are told of.
+
+    Attributes:
+        certificate_ends_at: Returns when the certificate that is served ends, as Unix time; None: there is none.
+    """
 
     times: LockTimes
     census: Census
     admission: Admission
     monitor: HealthMonitor
     hub: WatchHub
+    certificate_ends_at: Callable[[], float | None] = lambda: None
 
 
 class SelfTelling:
@@ -92,6 +97,7 @@ class SelfTelling:
             is_healthy=lambda: sources.monitor.is_healthy,
             deaf_seconds=lambda: sources.hub.interrupted_seconds,
             lines=self._telling.lines,
+            certificate_ends_at=sources.certificate_ends_at,
         )
         self._text = Metrics(facts, self._telling.worker).text
         # What was imported just now need not be looked at by the garbage collector either (event_loop.py).

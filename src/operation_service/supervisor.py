@@ -7,6 +7,7 @@ plain HTTP whether it serves. Each worker is the ordinary service, one replica a
 import asyncio
 import contextlib
 import logging
+import os
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -18,10 +19,13 @@ from operation_service.ending import StopSignals
 from operation_service.metrics_gathering import gathered
 from operation_service.metrics_http import metrics_served
 from operation_service.port_claim import claimed
-from operation_service.settings import Settings
+from operation_service.settings import Settings, SettingsError
 from operation_service.worker_keeper import Worker
 
 _log = logging.getLogger(__name__)
+
+_LONGEST_FOLDER = 96
+"""In bytes: a socket's whole path may have some hundred."""
 
 
 async def serve(settings: Settings) -> None:
@@ -40,7 +44,7 @@ async def serve(settings: Settings) -> None:
         address = stack.enter_context(claimed(settings.listen))
         sockets = None
         if settings.metrics_listen is not None:
-            sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="operation-service-")))
+            sockets = _folder_of_sockets(stack)
             every = {f"{number}": sockets / f"{number}" for number in range(1, settings.workers + 1)}
             await stack.enter_async_context(metrics_served(settings.metrics_listen, lambda: gathered(every)))
         endpoints = settings.etcd_endpoints or (await start_embedded_etcd(settings, stack),)
@@ -63,6 +67,14 @@ async def serve(settings: Settings) -> None:
         for task in failed:
             await task
     _log.info("stopped; locks stay with their holders")
+
+
+def _folder_of_sockets(stack: contextlib.AsyncExitStack) -> Path:
+    """Make a folder that nobody else may look into, for as long as the supervisor runs."""
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="operation-service-")))
+    if len(os.fsencode(folder)) > _LONGEST_FOLDER:
+        raise SettingsError(f"--metrics-listen: TMPDIR is too long for the workers' sockets: {folder}")
+    return folder
 
 
 async def _all_ready(workers: Sequence[Worker], until: Iterable["asyncio.Task[None]"]) -> bool:

@@ -108,6 +108,19 @@ async def test_a_port_in_use_ends_it_with_one_line(tmp_path: Path, workers: str)
     assert not (tmp_path / "data" / "etcd").exists()
 
 
+async def test_a_folder_that_sockets_cannot_lie_in_ends_it_with_one_line(tmp_path: Path) -> None:
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    finished = await run(
+        *(PROGRAM, "serve", "--listen", "127.0.0.1:0", "--data-dir", tmp_path / "data", "--workers", "2"),
+        *("--metrics-listen", "127.0.0.1:0"),
+        TMPDIR=str(long),
+    )
+    assert finished.code == 2
+    (line,) = finished.err_lines
+    assert "TMPDIR is too long" in line
+
+
 async def test_each_change_is_audited_once_and_nothing_else_is(serve: Serve) -> None:
     server = await serve("--log-format", "json")
     await changes(server.address)
