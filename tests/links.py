@@ -44,6 +44,8 @@ class Link:
         self._answers_flow = asyncio.Event()
         self.become(Mode.PASS)
         self.port = 0
+        self.asked: bytearray | None = None
+        """What was asked so far, for a test that sets it to be empty."""
 
     @property
     def url(self) -> str:
@@ -97,6 +99,8 @@ class Link:
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_answer: bool) -> None:
         while data := await reader.read(_CHUNK):
             await (self._answers_flow if is_answer else self._questions_flow).wait()
+            if self.asked is not None and not is_answer:
+                self.asked += data
             if not (is_answer and self._mode is Mode.SWALLOW):
                 writer.write(data)
                 await writer.drain()

@@ -36,6 +36,9 @@ class Gate:
         limit: How many may be inside at once.
         error: Tells those who may not when to come again.
         max_bytes: How much the requests of those inside may have.
+
+    Attributes:
+        refused: How often somebody was not let in.
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class Gate:
     ) -> None:
         self._limit = limit
         self._inside = 0
+        self.refused = 0
         self._max_bytes = max_bytes
         self._bytes = 0
         self._emptied = asyncio.Event()
@@ -75,6 +79,7 @@ class Gate:
     def enter(self) -> None:
         """Take a place. Raises as `place` does."""
         if self._inside >= self._limit:
+            self.refused += 1
             raise FullError(next(self._refusals))
         if not self._inside:
             self._emptied.clear()
@@ -89,6 +94,7 @@ class Gate:
     def add(self, size: int) -> None:
         """Take room; a negative size gives it back. Raises as `room` does."""
         if size > 0 and self._bytes and self._bytes + size > self._max_bytes:
+            self.refused += 1
             raise FullError(next(self._refusals))
         self._bytes += size
 

@@ -1,6 +1,7 @@
 """`operation-service serve`: its flags, and the settings that they make."""
 
 import asyncio
+import logging
 import os
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from operation_service.logs import log_to_standard_error
 from operation_service.settings import Settings, SettingsError, parse_endpoints
 from operation_service.settings_access import Access
 from operation_service.settings_tls import EtcdAccess, ServerTls
+from operation_service.telling import Telling
 
 _FILE = click.Path(path_type=Path)
 
@@ -107,11 +109,18 @@ Examples:
     type=click.Choice(["text", "json"]),
     default="text",
 )
+@option(
+    "--audit",
+    "Whether each change is told in a log line: who made it, and what it was. What was denied always is.",
+    type=click.Choice(["on", "off"]),
+    default="on",
+)
 def serve(**given: Any) -> None:  # noqa: ANN401, what click has made of each flag
     """Serve until SIGTERM or SIGINT."""
     settings = _settings(given)
     # gRPC's core writes lines of its own to standard error, beside the one that says what is wrong.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    lines = log_to_standard_error(log_format=settings.log_format)
     # gRPC takes a while to import; --help needs none of it, and a supervisor neither.
     if settings.workers > 1:
         from operation_service import supervisor  # noqa: PLC0415
@@ -120,18 +129,18 @@ def serve(**given: Any) -> None:  # noqa: ANN401, what click has made of each fl
     else:
         from operation_service import server  # noqa: PLC0415
 
-        serving = server.serve(settings)
+        serving = server.serve(settings, telling=Telling(lines))
     from operation_service import event_loop  # noqa: PLC0415
     from operation_service.descriptor_sets import DescriptorSetError  # noqa: PLC0415
     from operation_service.embedded_etcd import EmbeddedEtcdError  # noqa: PLC0415
     from operation_service.ending import ServerEndedError  # noqa: PLC0415
 
-    log_to_standard_error()
     try:
         event_loop.run(serving)
     except (DescriptorSetError, EmbeddedEtcdError) as error:
         raise SettingsError(str(error)) from error
     except ServerEndedError as error:
+        logging.shutdown()
         click.echo(f"{PROGRAM}: {error}", err=True)
         sys.exit(1)
     except asyncio.CancelledError:
@@ -179,4 +188,5 @@ def _settings(given: dict[str, Any]) -> Settings:
         workers=given["workers"],
         metrics_listen=given["metrics_listen"],
         log_format=given["log_format"],
+        audit=given["audit"] == "on",
     )

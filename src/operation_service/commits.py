@@ -22,9 +22,10 @@ from operation_service.group_commit import GroupCommit, Outcome
 from operation_service.keys import Keys, ResourceKeys
 from operation_service.leases import Leases
 from operation_service.lock_times import LockTimes
-from operation_service.model import Command, Details, Resource, Snapshot, View, view_of
+from operation_service.model import Command, Details, Record, Resource, Snapshot, View, view_of
 from operation_service.policy import Change, LockAction, details_after, granted
 from operation_service.shared_leases import Place
+from operation_service.together import Sharing
 
 _LEASE_ATTEMPTS = 3
 
@@ -35,6 +36,11 @@ class Attempt(Struct, frozen=True, gc=False):
     command: Command
     snapshot: Snapshot
     change: Change
+
+
+OnOutcome = Callable[[Command, Record | None, Record, int], None]
+"""Is told of a change: its command, the record before it (None: there was none, or nobody knows), the record that it
+has written, and its revision (0: whether it was made is unknown)."""
 
 
 class Committed(Struct, frozen=True, gc=False):
@@ -96,13 +102,17 @@ class Commits:
         clock: Clock,
         *,
         on_operation_replaced: Callable[[Resource, str], None] = lambda _resource, _operation_id: None,
+        on_batch: Callable[[int], None] | None = None,
+        on_outcome: OnOutcome | None = None,
+        sharing: Sharing | None = None,
     ) -> None:
         self._keys = keys
         self._leases = leases
         self._times = times
         self._clock = clock
         self._on_operation_replaced = on_operation_replaced
-        self._group = GroupCommit(etcd)
+        self._on_outcome = on_outcome
+        self._group = GroupCommit(etcd, on_batch, sharing)
 
     async def commit(self, attempt: Attempt, deadline: Deadline) -> Committed | NotMade:
         """Make a change, all of it or nothing.
@@ -191,7 +201,11 @@ class Commits:
         if not isinstance(outcome, Outcome) or not outcome.response.succeeded:
             if _is_not_made(outcome):
                 self._leases.leave(*places.ids)
+            elif self._on_outcome is not None:
+                self._on_outcome(attempt.command, attempt.snapshot.record, change.record, 0)
             return
+        if self._on_outcome is not None:
+            self._on_outcome(attempt.command, attempt.snapshot.record, change.record, outcome.revision)
         resource, before = attempt.command.resource, attempt.snapshot
         self._leases.leave(before.record_lease)
         if change.action is LockAction.HOLD or change.action is LockAction.FREE:

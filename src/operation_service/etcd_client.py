@@ -17,6 +17,7 @@ import re
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from etcd3 import etcdrpc
 from google.protobuf.message import Message
@@ -25,7 +26,7 @@ from grpc import StatusCode
 from operation_service.clock import Deadline
 from operation_service.errors import OperationError, StoreOutOfSpaceError, StoreUnavailableError
 from operation_service.grpc_calls import RpcError
-from operation_service.grpc_client import Answer, Channel, UnaryCall
+from operation_service.grpc_client import Answer, Channel, HeaderedCall, UnaryCall
 
 _log = logging.getLogger(__name__)
 
@@ -77,19 +78,32 @@ class Lease:
     asked_at: float
 
 
+class EtcdObserver(Protocol):
+    """Sees calls of etcd (`observing.py`)."""
+
+    def etcd(self, path: str, address: str, call: HeaderedCall[Answer]) -> HeaderedCall[Answer]:
+        """Return what calls a method of a member in place of what did so."""
+        ...
+
+
 class _Member:
     """One etcd member, on a channel of its own."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, observer: EtcdObserver | None) -> None:
         self.channel = channel = Channel(url, _METADATA)
         self.address = channel.address
         self.is_well = True
-        self.range = channel.unary("/etcdserverpb.KV/Range", etcdrpc.RangeResponse)
-        self.txn = channel.unary("/etcdserverpb.KV/Txn", etcdrpc.TxnResponse)
-        self.grant = channel.unary("/etcdserverpb.Lease/LeaseGrant", etcdrpc.LeaseGrantResponse)
-        self.revoke = channel.unary("/etcdserverpb.Lease/LeaseRevoke", etcdrpc.LeaseRevokeResponse)
-        self.time_to_live = channel.unary("/etcdserverpb.Lease/LeaseTimeToLive", etcdrpc.LeaseTimeToLiveResponse)
-        self.status = channel.unary("/etcdserverpb.Maintenance/Status", etcdrpc.StatusResponse)
+
+        def unary(path: str, answer: type[Answer]) -> UnaryCall[Answer]:
+            call = channel.unary(path, answer)
+            return call if observer is None else observer.etcd(path, channel.address, call)
+
+        self.range = unary("/etcdserverpb.KV/Range", etcdrpc.RangeResponse)
+        self.txn = unary("/etcdserverpb.KV/Txn", etcdrpc.TxnResponse)
+        self.grant = unary("/etcdserverpb.Lease/LeaseGrant", etcdrpc.LeaseGrantResponse)
+        self.revoke = unary("/etcdserverpb.Lease/LeaseRevoke", etcdrpc.LeaseRevokeResponse)
+        self.time_to_live = unary("/etcdserverpb.Lease/LeaseTimeToLive", etcdrpc.LeaseTimeToLiveResponse)
+        self.status = unary("/etcdserverpb.Maintenance/Status", etcdrpc.StatusResponse)
         self.bears_cancelled_reads: bool | None = None
 
 
@@ -105,11 +119,17 @@ class EtcdClient:
     Args:
         endpoints: URLs of members, "http://host:port" or "https://host:port".
         monotonic: The clock that leases are measured by, in seconds.
+        observer: Sees every call, if anybody does.
     """
 
-    def __init__(self, endpoints: Sequence[str], monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        endpoints: Sequence[str],
+        monotonic: Callable[[], float] = time.monotonic,
+        observer: EtcdObserver | None = None,
+    ) -> None:
         self._monotonic = monotonic
-        self._members = [_Member(url) for url in endpoints]
+        self._members = [_Member(url, observer) for url in endpoints]
         self._current = 0
         self._unreachable_since: float | None = None
         self._moved = asyncio.Event()

@@ -18,6 +18,7 @@ from operation_service.group_read import GroupRead
 from operation_service.keys import KeyRange, Keys
 from operation_service.lock_times import LockTimes
 from operation_service.model import Details, Record, Resource, Snapshot, View, view_of
+from operation_service.together import Sharing
 
 _LEASE_SECONDS = 1.0
 
@@ -33,15 +34,24 @@ class EtcdStore:
         keys: Where things lie.
         times: How long locks last.
         commits: Makes changes.
+        sharing: Sees which reads leave together.
     """
 
-    def __init__(self, etcd: EtcdClient, keys: Keys, times: LockTimes, commits: Commits) -> None:
+    def __init__(
+        self,
+        etcd: EtcdClient,
+        keys: Keys,
+        times: LockTimes,
+        commits: Commits,
+        *,
+        sharing: Sharing | None = None,
+    ) -> None:
         self._etcd = etcd
         self._keys = keys
         self._times = times
         self._commits = commits
         self.revision_seen = 0
-        self._reads = GroupRead(etcd)
+        self._reads = GroupRead(etcd, sharing)
 
     async def read(self, resource: Resource, token: str, deadline: Deadline) -> Snapshot:
         """Read what is known of a resource, as seen by the peer with a token (empty: by nobody in particular).

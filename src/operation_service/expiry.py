@@ -10,7 +10,7 @@ Every replica does so for every lock that it knows of; it does not matter which 
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from etcd3 import etcdrpc
 from etcd3.etcdrpc.kv_pb2 import KeyValue
@@ -41,12 +41,16 @@ class Expiry:
         etcd: The client.
         keys: Where things lie.
         times: When they end.
+        on_lock_ended: Is called for each lock that it has ended.
     """
 
-    def __init__(self, etcd: EtcdClient, keys: Keys, times: LockTimes) -> None:
+    def __init__(
+        self, etcd: EtcdClient, keys: Keys, times: LockTimes, on_lock_ended: Callable[[], None] | None = None
+    ) -> None:
         self._etcd = etcd
         self._keys = keys
         self._times = times
+        self._on_lock_ended = on_lock_ended
 
     async def run(self) -> None:
         """Look for what has outlived its time until cancelled."""
@@ -102,6 +106,8 @@ class Expiry:
                     f"the time of a cancelled peer of {each.resource}" if each.token else f"the lock of {each.resource}"
                 )
                 _log.info("%s has been ended: etcd kept it for longer than it was granted", what)
+                if self._on_lock_ended is not None and not each.token:
+                    self._on_lock_ended()
             self._times.settled(each)
 
     def _delete(self, outlived: Outlived) -> etcdrpc.TxnRequest:

@@ -14,7 +14,7 @@ and a guard sees only what was there before all of it.
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 
 from etcd3 import etcdrpc
 from msgspec import Struct
@@ -23,7 +23,7 @@ from operation_service.clock import Deadline
 from operation_service.errors import StoreError, StoreUnavailableError, again
 from operation_service.etcd_client import EtcdClient, LeaseGoneError
 from operation_service.etcd_ops import Transaction
-from operation_service.together import Settle, Together
+from operation_service.together import Settle, Sharing, Together
 
 _log = logging.getLogger(__name__)
 
@@ -45,11 +45,18 @@ class GroupCommit:
 
     Args:
         etcd: Where to.
+        on_batch: Is told how many leave together.
+        sharing: Sees who shares.
     """
 
-    def __init__(self, etcd: EtcdClient) -> None:
+    def __init__(
+        self, etcd: EtcdClient, on_batch: Callable[[int], None] | None = None, sharing: Sharing | None = None
+    ) -> None:
         self._etcd = etcd
-        self._together = Together(self._carry_out, max_requests=AT_ONCE, max_size=_MAX_BYTES, is_repeatable=False)
+        self._on_batch = on_batch
+        self._together = Together(
+            self._carry_out, max_requests=AT_ONCE, max_size=_MAX_BYTES, is_repeatable=False, sharing=sharing
+        )
 
     def write(
         self, transaction: Transaction, deadline: Deadline, settle: Settle[Outcome]
@@ -71,6 +78,8 @@ class GroupCommit:
     async def _carry_out(
         self, transactions: Sequence[Transaction], deadline: Deadline
     ) -> Sequence[Outcome | Exception]:
+        if self._on_batch is not None:
+            self._on_batch(len(transactions))
         whole = etcdrpc.TxnRequest()
         if len(transactions) == 1:
             transactions[0].write_into(whole)

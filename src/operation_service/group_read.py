@@ -14,7 +14,7 @@ from operation_service import etcd_ops
 from operation_service.clock import Deadline
 from operation_service.errors import StoreUnavailableError
 from operation_service.etcd_client import EtcdClient
-from operation_service.together import Together
+from operation_service.together import Sharing, Together
 
 _OPERATIONS_AT_ONCE = 120
 """etcd takes 128 in a transaction."""
@@ -32,12 +32,17 @@ class GroupRead:
 
     Args:
         etcd: Where.
+        sharing: Sees who shares.
     """
 
-    def __init__(self, etcd: EtcdClient) -> None:
+    def __init__(self, etcd: EtcdClient, sharing: Sharing | None = None) -> None:
         self._etcd = etcd
         self._together = Together(
-            self._carry_out, max_requests=_OPERATIONS_AT_ONCE, max_size=_OPERATIONS_AT_ONCE, is_repeatable=True
+            self._carry_out,
+            max_requests=_OPERATIONS_AT_ONCE,
+            max_size=_OPERATIONS_AT_ONCE,
+            is_repeatable=True,
+            sharing=sharing,
         )
 
     async def read(self, ranges: Sequence[etcd_ops.Op], deadline: Deadline) -> Found:

@@ -42,6 +42,23 @@ class UnaryCall(Protocol[Answer_co]):
         ...
 
 
+class HeaderedCall(UnaryCall[Answer_co], Protocol[Answer_co]):
+    """The same, with headers of its own for a call."""
+
+    def __call__(self, request: Message, *, timeout: float, headers: bytes = b"") -> Awaitable[Answer_co]:
+        """Call it.
+
+        Args:
+            request: The message.
+            timeout: In seconds; the server is told as well.
+            headers: What this call carries besides (`http2.literal`).
+
+        Raises:
+            RpcError: It has failed; DEADLINE_EXCEEDED: the time is over.
+        """
+        ...
+
+
 class Channel:
     """The way to one server.
 
@@ -62,12 +79,12 @@ class Channel:
         self._connections: set[_Connection] = set()
         self._is_closed = False
 
-    def unary(self, path: str, answer: type[Answer]) -> UnaryCall[Answer]:
+    def unary(self, path: str, answer: type[Answer]) -> HeaderedCall[Answer]:
         """Return what calls a method ("/package.Service/Method") that answers with one message of a type."""
         block = self._header_block(path)
 
-        def call(request: Message, *, timeout: float) -> Awaitable[Answer]:
-            return self._call(block, request, answer, timeout)
+        def call(request: Message, *, timeout: float, headers: bytes = b"") -> Awaitable[Answer]:
+            return self._call(block + headers if headers else block, request, answer, timeout)
 
         return call
 

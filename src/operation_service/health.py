@@ -119,6 +119,11 @@ class HealthMonitor:
         self._names = names
         self._is_serving: bool | None = None
 
+    @property
+    def is_healthy(self) -> bool:
+        """Whether etcd answered when it was last asked."""
+        return bool(self._is_serving)
+
     async def run(self) -> None:
         """Ask until cancelled."""
         while True:

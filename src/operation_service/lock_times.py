@@ -32,6 +32,7 @@ class _End(Struct, frozen=True, gc=False):
         ends_at: The monotonic time; later than the true end by the delay of the news, never earlier.
         is_measured: Whether that delay is short; otherwise the lock was found, and `ends_at` is the latest it can be.
         look: The count of looks (`look_again`) at which it was last known to be there.
+        is_disabled_cancel: Whether it is a lock that nobody may cancel.
     """
 
     revision: int
@@ -39,6 +40,7 @@ class _End(Struct, frozen=True, gc=False):
     ends_at: float
     is_measured: bool
     look: int
+    is_disabled_cancel: bool
 
 
 class Outlived(Struct, frozen=True, gc=False):
@@ -69,6 +71,17 @@ class LockTimes:
         self._due_at: dict[_Held, float] = {}
         self._count = itertools.count()
         self._look = 0
+        self._locks = 0
+
+    @property
+    def locks(self) -> int:
+        """How many locks are known; before the first look (`looked`) there may be others."""
+        return self._locks
+
+    def lock_is_uncancellable(self, resource: Resource) -> bool:
+        """Whether a resource has a lock, as far as is known, that nobody may cancel."""
+        known = self._ends.get((resource, ""))
+        return known is not None and known.is_disabled_cancel
 
     def taken(self, resource: Resource, lock_revision: int, lock: Lock, asked_at: float | None = None) -> None:
         """Note an acquisition or a renewal.
@@ -182,7 +195,7 @@ class LockTimes:
             self._forget(held)
 
     def _end(self, revision: int, lock: Lock, ends_at: float, *, is_measured: bool) -> _End:
-        return _End(revision, lock.locked_until, ends_at, is_measured, self._look)
+        return _End(revision, lock.locked_until, ends_at, is_measured, self._look, lock.is_disabled_cancel)
 
     def _note(self, held: _Held, end: _End) -> None:
         known = self._ends.get(held)
@@ -191,11 +204,15 @@ class LockTimes:
         if known is not None and known.revision == end.revision and known.ends_at <= end.ends_at:
             # Of one lock one may hear twice: the earlier end is the one that was measured better.
             end = replace(known, look=self._look, is_measured=known.is_measured or end.is_measured)
+        if known is None and not held[1]:
+            self._locks += 1
         self._ends[held] = end
         self._schedule(held, end.ends_at)
 
     def _forget(self, held: _Held) -> None:
         del self._ends[held]
+        if not held[1]:
+            self._locks -= 1
         self._due_at.pop(held, None)
 
     def _schedule(self, held: _Held, due_at: float) -> None:

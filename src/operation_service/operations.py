@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from operation_service.beliefs import Beliefs
 from operation_service.change_ids import ChangeIds
 from operation_service.clock import Clock, Deadline
-from operation_service.commits import Attempt, Committed
+from operation_service.commits import Attempt, Committed, OnOutcome
 from operation_service.errors import (
     ContentionError,
     NotFoundError,
@@ -38,11 +38,13 @@ class Operations:
     Args:
         store: Where they are.
         clock: The service's time.
+        on_outcome: Is told of each change that turns out to have been made, after etcd's answer was lost.
     """
 
-    def __init__(self, store: EtcdStore, clock: Clock) -> None:
+    def __init__(self, store: EtcdStore, clock: Clock, on_outcome: OnOutcome | None = None) -> None:
         self._store = store
         self._clock = clock
+        self._on_outcome = on_outcome
         self._beliefs = Beliefs()
         self._turns = Turns()
         self._workers = Workers(_WORKERS)
@@ -81,7 +83,7 @@ class Operations:
         unclear: _Unclear | None = None
         for _ in range(_ATTEMPTS):
             if unclear and snapshot.record_revision != unclear.record_revision:
-                return await self._found_made(resource, snapshot, change_id, deadline)
+                return await self._found_made(command, snapshot, change_id, deadline)
             decision = _decision(snapshot, command, Moment(self._clock.now(), change_id))
             if not isinstance(decision, Change):
                 if snapshot.is_confirmed:
@@ -131,7 +133,7 @@ class Operations:
             snapshot = self._detailed(resource, snapshot)
             self._beliefs.keep(resource, replace(snapshot, is_confirmed=False, cancelled_lock=None))
 
-    async def _found_made(self, resource: Resource, snapshot: Snapshot, change_id: str, deadline: Deadline) -> View:
+    async def _found_made(self, command: Command, snapshot: Snapshot, change_id: str, deadline: Deadline) -> View:
         """Conclude a change whose answer was lost, once the record is not any more what it rested on.
 
         Raises:
@@ -140,8 +142,10 @@ class Operations:
         """
         if snapshot.record is None or snapshot.record.change_id != change_id:
             raise StoreUnavailableError("its answer was lost", is_outcome_unknown=True)
+        if self._on_outcome is not None:
+            self._on_outcome(command, None, snapshot.record, snapshot.record_revision)
         with _outcome_unknown():
-            return await self._view(resource, snapshot, deadline)
+            return await self._view(command.resource, snapshot, deadline)
 
     async def _view(self, resource: Resource, snapshot: Snapshot, deadline: Deadline) -> View:
         if snapshot.record is None:

@@ -1,7 +1,7 @@
 """Goes over the records of a query, from range to range, all at one revision."""
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 from etcd3 import etcdrpc
@@ -44,6 +44,9 @@ class OperationsQuery:
             and resource.name.startswith(self.name_prefix)
             and (not self.states or state in self.states)
         )
+
+
+EVERYTHING = OperationsQuery("", "", frozenset())
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +92,9 @@ class Scan:
         self._query = query
         self.revision = revision
 
-    async def run(self, after: Resource | None, limit: int, deadline: Deadline | None = None) -> AsyncIterator[Found]:
+    async def run(
+        self, after: Resource | None, limit: int, deadline: Deadline | None = None
+    ) -> AsyncGenerator[Found, None]:
         """Yield what is there, in the order of the keys.
 
         Args:

@@ -36,11 +36,14 @@ from operation_service.lock_times import LockTimes
 from operation_service.open_files import max_connections
 from operation_service.operations import Operations
 from operation_service.reflection import add_reflection
+from operation_service.scan import EVERYTHING, Scan
+from operation_service.self_telling import Sources, self_telling
 from operation_service.server_tls import ServerCertificates
 from operation_service.servicer import OperationServicer
 from operation_service.serving_line import serving_line
 from operation_service.settings import Settings
 from operation_service.survey import Survey
+from operation_service.telling import Telling
 from operation_service.watch_hub import WatchHub
 from operation_service.watching import Watching
 
@@ -56,6 +59,8 @@ _GRACE_SECONDS = 10.0
 
 _LAST_SECONDS = 1.0
 """For what is on its way when the last call has done its part."""
+
+_TELLS_NOTHING = Telling()
 
 _MAX_PENDING = 8_000
 _MAX_HEALTH_CALLS = 1_000
@@ -126,7 +131,10 @@ def _say_serving(service: Service) -> None:
 
 
 async def serve(
-    settings: Settings, tell: Callable[[Service], None] = _say_serving, again_seconds: float = AGAIN_SECONDS
+    settings: Settings,
+    tell: Callable[[Service], None] = _say_serving,
+    again_seconds: float = AGAIN_SECONDS,
+    telling: Telling = _TELLS_NOTHING,
 ) -> None:
     """Serve until SIGTERM or SIGINT.
 
@@ -134,6 +142,7 @@ async def serve(
         settings: How.
         tell: Called once it serves.
         again_seconds: From when on a second signal ends it at once.
+        telling: Where what it tells of itself goes.
 
     Raises:
         ServerEndedError: gRPC has ended its server; gRPC's own reason is in the log.
@@ -142,7 +151,7 @@ async def serve(
         DescriptorSetError: A descriptor set cannot be used.
     """
     signals = StopSignals(again_seconds)
-    async with running(settings) as service:
+    async with running(settings, telling=telling) as service:
         tell(service)
         signalled = asyncio.create_task(signals.wait())
         await asyncio.wait({signalled, service.ended}, return_when=asyncio.FIRST_COMPLETED)
@@ -157,7 +166,10 @@ async def serve(
 
 @contextlib.asynccontextmanager
 async def running(
-    settings: Settings, etcd_endpoints: Sequence[str] = (), clock: Clock | None = None
+    settings: Settings,
+    etcd_endpoints: Sequence[str] = (),
+    clock: Clock | None = None,
+    telling: Telling = _TELLS_NOTHING,
 ) -> AsyncIterator[Service]:
     """Run a service; at the end, let calls in flight finish.
 
@@ -167,6 +179,7 @@ async def running(
         settings: How.
         etcd_endpoints: URLs of the etcd, instead of what the settings say.
         clock: The service's time. None: the machine's.
+        telling: Where what it tells of itself goes.
 
     Raises:
         SettingsError: The service cannot run with these settings.
@@ -181,9 +194,10 @@ async def running(
     address = "" if settings.workers > 1 else bind(server, settings.listen, certificates=certificates)
     probed = health_port.HealthPort(settings, _OPTIONS) if settings.health_listen else None
     async with contextlib.AsyncExitStack() as stack:
+        told = await stack.enter_async_context(self_telling(settings, telling))
         endpoints = etcd_endpoints or settings.etcd_endpoints or (await start_embedded_etcd(settings, stack),)
         clock, keys = clock or SystemClock(), Keys(settings.key_prefix)
-        etcd = EtcdClient(endpoints, clock.monotonic)
+        etcd = EtcdClient(endpoints, clock.monotonic, told.observer)
         stack.push_async_callback(etcd.close)
         times = LockTimes(clock)
         leases = Leases(etcd, clock, settings.retention_seconds)
@@ -191,26 +205,38 @@ async def running(
         landmarks = Landmarks()
         survey = Survey(etcd, keys, landmarks)
         janitor = Janitor(etcd, keys, landmarks)
-        commits = Commits(etcd, keys, leases, times, clock, on_operation_replaced=janitor.operation_replaced)
-        store = EtcdStore(etcd, keys, times, commits)
+        commits = Commits(
+            *(etcd, keys, leases, times, clock),
+            on_operation_replaced=janitor.operation_replaced,
+            on_batch=told.on_batch,
+            on_outcome=told.on_outcome,
+            sharing=told.sharing("commit"),
+        )
+        store = EtcdStore(etcd, keys, times, commits, sharing=told.sharing("read"))
         listing = Listing(etcd, keys, store, survey)
-        expiry = Expiry(etcd, keys, times)
-        hub = WatchHub(etcd, keys, store, times, expiry=expiry, on_record_gone=janitor.record_gone)
+        expiry = Expiry(etcd, keys, times, told.on_lock_ended)
+        census = told.census(lambda: Scan(etcd, keys, store, survey, EVERYTHING), times)
+        hub = WatchHub(*(etcd, keys, store, times), expiry=expiry, on_record_gone=janitor.record_gone, census=census)
         watching = Watching(etcd, keys, store, listing, hub)
         admission, delivery = Admission(settings.max_calls_in_flight, settings.max_watches), Delivery()
-        operations = Operations(store, clock)
-        servicer = OperationServicer(operations, listing, watching, delivery, settings.max_lock_seconds)
+        operations = Operations(store, clock, told.on_outcome)
+        servicer = OperationServicer(
+            *(operations, listing, watching, delivery, settings.max_lock_seconds), on_watch_begun=told.on_watch_begun
+        )
         health = Health(delivery)
         monitor = HealthMonitor(etcd, health, ("", _SERVICE.full_name))
-        methods = wire.handlers(_SERVICE, servicer, delivery, admission)
+        methods = wire.handlers(_SERVICE, servicer, delivery, admission, observer=told.observer)
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE.full_name, methods),))
         server.add_generic_rpc_handlers((_health_handlers(health, delivery),))
         add_reflection(
             server, index, (_SERVICE.full_name, _HEALTH.full_name), delivery, Gate(_MAX_REFLECTIONS, OverloadedError)
         )
 
+        if census is not None:
+            ends_at = (lambda: certificates.ends_at) if certificates else (lambda: None)
+            told.tell_of(Sources(times, census, admission, monitor, hub, ends_at))
         await monitor.ask()
-        own = [certificates.run] if certificates else []
+        own = [*told.works, certificates.run] if certificates else told.works
         for work in (etcd.feel_pulses, monitor.run, hub.run, expiry.run, janitor.run, survey.run, *own):
             stack.push_async_callback(_cancel, asyncio.create_task(_for_ever(work)))
         settings = replace(settings, listen=address or bind(server, settings.listen, certificates=certificates))

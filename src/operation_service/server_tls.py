@@ -49,6 +49,11 @@ class ServerCertificates:
         _log.info("certificate of %s: valid until %s", tls.cert, moment(self._current.ends_at))
         self._tell_of_the_end()
 
+    @property
+    def ends_at(self) -> float:
+        """Until when the certificate is valid, as Unix time."""
+        return self._current.ends_at.timestamp()
+
     def credentials(self) -> grpc.ServerCredentials:
         """Return what gRPC serves with, for one port."""
         # Its types do not know that it takes None for no change.

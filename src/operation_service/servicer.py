@@ -6,6 +6,7 @@ What is told of one operation is rendered as bytes, messages of many as messages
 import contextlib
 import functools
 import logging
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote
 
@@ -53,11 +54,20 @@ class OperationServicer:
         watching: Watches.
         delivery: Writes what watches tell.
         max_lock_seconds: The greatest lock_for_seconds.
+        on_watch_begun: Is called by each watch that stands.
     """
 
     def __init__(
-        self, operations: Operations, listing: Listing, watching: Watching, delivery: Delivery, max_lock_seconds: int
+        self,
+        operations: Operations,
+        listing: Listing,
+        watching: Watching,
+        delivery: Delivery,
+        max_lock_seconds: int,
+        *,
+        on_watch_begun: Callable[[], None] | None = None,
     ) -> None:
+        self._on_watch_begun = on_watch_begun
         self._operations = operations
         self._listing = listing
         self._watching = watching
@@ -180,6 +190,8 @@ class OperationServicer:
         current = await self._watching.begin(query, _deadline(context))
         # Tells the caller that its watch stands, which may otherwise have nothing to say for long.
         await context.send_initial_metadata(())
+        if self._on_watch_begun is not None:
+            self._on_watch_begun()
         async with contextlib.aclosing(self._watching.watch(query, current)) as watch:
             async for told in watch:
                 if (operation := _readable(told.view)) is not None:

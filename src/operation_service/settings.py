@@ -71,6 +71,7 @@ class Settings:
         workers: How many processes serve on the port. What may be at once is counted by each for itself.
         metrics_listen: HOST:PORT, where metrics are served over HTTP. None: nowhere.
         log_format: Lines for people, or JSON.
+        audit: Whether each change is told in a log line.
 
     Raises:
         SettingsError: One of them is wrong.
@@ -94,6 +95,7 @@ class Settings:
     workers: int = 1
     metrics_listen: str | None = None
     log_format: Literal["text", "json"] = "text"
+    audit: bool = True
 
     def __post_init__(self) -> None:
         _check_listen("--listen", self.listen)

@@ -7,20 +7,28 @@ plain HTTP whether it serves. Each worker is the ordinary service, one replica a
 import asyncio
 import contextlib
 import logging
+import os
+import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from operation_service import handover
 from operation_service.certificate_files import certificates_of
 from operation_service.descriptor_sets import load
 from operation_service.embedded_etcd import start_embedded_etcd
 from operation_service.ending import StopSignals
+from operation_service.metrics_gathering import gathered
+from operation_service.metrics_http import metrics_served
 from operation_service.port_claim import claimed
 from operation_service.serving_line import serving_line
-from operation_service.settings import Settings
+from operation_service.settings import Settings, SettingsError
 from operation_service.worker_keeper import Worker
 
 _log = logging.getLogger(__name__)
+
+_LONGEST_FOLDER = 96
+"""In bytes: a socket's whole path may have some hundred."""
 
 
 async def serve(settings: Settings) -> None:
@@ -42,9 +50,16 @@ async def serve(settings: Settings) -> None:
         if settings.health_listen is not None:
             health = stack.enter_context(claimed(settings.health_listen, "--health-listen"))
             settings = replace(settings, health_listen=health)
+        sockets = None
+        if settings.metrics_listen is not None:
+            sockets = _folder_of_sockets(stack)
+            every = {f"{number}": sockets / f"{number}" for number in range(1, settings.workers + 1)}
+            await stack.enter_async_context(metrics_served(settings.metrics_listen, lambda: gathered(every)))
         endpoints = settings.etcd_endpoints or (await start_embedded_etcd(settings, stack),)
         order = handover.order(settings, endpoints)
-        workers = [Worker(number, order) for number in range(1, settings.workers + 1)]
+        workers = [
+            Worker(number, order, sockets and sockets / f"{number}") for number in range(1, settings.workers + 1)
+        ]
         # For when the end in good order is cut short: whoever still runs.
         stack.push_async_callback(_kill, workers)
         signalled = asyncio.create_task(signals.wait())
@@ -59,6 +74,14 @@ async def serve(settings: Settings) -> None:
         for task in failed:
             await task
     _log.info("stopped; locks stay with their holders")
+
+
+def _folder_of_sockets(stack: contextlib.AsyncExitStack) -> Path:
+    """Make a folder that nobody else may look into, for as long as the supervisor runs."""
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="operation-service-")))
+    if len(os.fsencode(folder)) > _LONGEST_FOLDER:
+        raise SettingsError(f"--metrics-listen: TMPDIR is too long for the workers' sockets: {folder}")
+    return folder
 
 
 async def _all_ready(workers: Sequence[Worker], until: Iterable["asyncio.Task[None]"]) -> bool:

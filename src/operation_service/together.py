@@ -4,8 +4,9 @@ import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from operation_service.clock import Deadline
 from operation_service.errors import StoreUnavailableError
@@ -23,6 +24,8 @@ _LET_COME_SECONDS = 0.005
 _CROWDED_SECONDS = 0.1
 """For so long after several have called they are waited for: one of them is alone with a transaction now and then."""
 
+_ALONE = nullcontext()
+
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
 Settle = Callable[[Answer | Exception | None], None]
@@ -36,6 +39,23 @@ class _Waiting(Generic[Request, Answer]):
     settle: "Settle[Answer]"
     answer: "asyncio.Future[Answer]"
     is_sent: bool = False
+    mark: object = None
+
+
+class Sharing(Protocol):
+    """Sees requests that leave together (`tracing.py`)."""
+
+    def joined(self) -> Any | None:  # noqa: ANN401, its own affair
+        """Return a mark for a request that the current task has; None, if nobody is interested in it."""
+        ...
+
+    def left(self, mark: Any) -> None:  # noqa: ANN401, its own affair
+        """See a marked request be over, whatever became of it."""
+        ...
+
+    def sending(self, marks: Sequence[Any]) -> AbstractContextManager[None]:
+        """See some requests be carried out, for as long as the block runs."""
+        ...
 
 
 class Together(Generic[Request, Answer]):
@@ -47,6 +67,7 @@ class Together(Generic[Request, Answer]):
         max_requests: How many at once.
         max_size: How large they may be together. One that is larger goes alone.
         is_repeatable: Whether a request that was sent, and whose answer nobody knows, can have changed nothing.
+        sharing: Sees who shares, if anybody does.
     """
 
     def __init__(
@@ -56,8 +77,10 @@ class Together(Generic[Request, Answer]):
         max_requests: int,
         max_size: int,
         is_repeatable: bool,
+        sharing: Sharing | None = None,
     ) -> None:
         self._carry_out = carry_out
+        self._sharing = sharing
         self._max_requests = max_requests
         self._max_size = max_size
         self._is_repeatable = is_repeatable
@@ -92,6 +115,8 @@ class Together(Generic[Request, Answer]):
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
         waiting: _Waiting[Request, Answer] = _Waiting(request, size, deadline, settle, self._loop.create_future())
+        if self._sharing is not None:
+            waiting.mark = self._sharing.joined()
         self._queue[waiting] = None
         self._queued_size += size
         if self._working is None:
@@ -103,6 +128,8 @@ class Together(Generic[Request, Answer]):
             return await waiting.answer
         finally:
             self._waiting.discard(waiting)
+            if self._sharing is not None and waiting.mark is not None:
+                self._sharing.left(waiting.mark)
             if not waiting.is_sent:
                 # Nobody may be kept waiting behind what nobody waits for, nor its memory be held.
                 if waiting in self._queue:
@@ -170,7 +197,8 @@ class Together(Generic[Request, Answer]):
     async def _send(self, some: list[_Waiting[Request, Answer]]) -> None:
         deadline = max((waiting.deadline for waiting in some), key=Deadline.remaining)
         try:
-            answers = await self._carry_out([waiting.request for waiting in some], deadline)
+            with self._sharing.sending([each.mark for each in some]) if self._sharing is not None else _ALONE:
+                answers = await self._carry_out([waiting.request for waiting in some], deadline)
             pairs = list(zip(some, answers, strict=True))
         except Exception as error:  # noqa: BLE001, whatever it was, nobody may be left to wait
             _log.exception("requests could not be carried out together")

@@ -8,9 +8,10 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Protocol
 
 from operation_service import weights
 from operation_service.changes import Changed, Occurrence, by_resource, told
@@ -95,6 +96,18 @@ class _Place:
     since: float
 
 
+class Census(Protocol):
+    """Counts what it hears of (`census.py`)."""
+
+    def begin(self) -> None:
+        """Note that changes will be told from now on; some before may have been missed."""
+        ...
+
+    def note(self, changes: Iterable[Changed], happened: Iterable[Occurrence]) -> None:
+        """Hear what a revision changed."""
+        ...
+
+
 class WatchHub:
     """Receives every change of every operation.
 
@@ -105,6 +118,7 @@ class WatchHub:
         times: Is told of every lock that is taken and every one that goes.
         expiry: Looks at all locks whenever changes may have been missed.
         on_record_gone: Is told of every record that leaves etcd.
+        census: Is told of every change, if there is one.
     """
 
     def __init__(
@@ -116,6 +130,7 @@ class WatchHub:
         *,
         expiry: Expiry,
         on_record_gone: Callable[[Resource], None],
+        census: Census | None = None,
     ) -> None:
         self._etcd = etcd
         self._keys = keys
@@ -123,6 +138,7 @@ class WatchHub:
         self._times = times
         self._expiry = expiry
         self._on_record_gone = on_record_gone
+        self._census = census
         self._buffer: deque[Entry] = deque()
         self._buffer_bytes = 0
         self._viewed: deque[tuple[Entry, int]] = deque()
@@ -138,6 +154,11 @@ class WatchHub:
         self._reads_ahead = 0
         self._reading = asyncio.Semaphore(_READS_AT_ONCE)
 
+    @property
+    def interrupted_seconds(self) -> float:
+        """For how long etcd's changes have not been heard. 0: they are."""
+        return self._watch.interrupted_seconds if self._watch else 0.0
+
     async def run(self) -> None:
         """Receive changes until cancelled; begin anew when etcd has compacted away what was missed."""
         while True:
@@ -146,6 +167,8 @@ class WatchHub:
                 start = await self._start(self._seen_up_to)
                 self._begin(start)
                 await self._expiry.look()
+                if self._census is not None:
+                    self._census.begin()
                 watch = self._watch = EtcdWatch(self._etcd, self._keys.watched, start)
                 async with contextlib.aclosing(watch.batches()) as batches:
                     async for batch in batches:
@@ -271,8 +294,10 @@ class WatchHub:
         self._forget_views()
         self._wake()
 
-    def _note(self, revision: int, changes: Iterable[Changed], happened: Iterable[Occurrence]) -> None:
+    def _note(self, revision: int, changes: Sequence[Changed], happened: Sequence[Occurrence]) -> None:
         """Pass on what others have to know of locks and records."""
+        if self._census is not None:
+            self._census.note(changes, happened)
         for occurrence in happened:
             if occurrence.event in _REFUSES_THE_HOLDER and (record := occurrence.record()) and record.lock:
                 self._times.cancelled(occurrence.resource, revision, record.lock)

@@ -13,7 +13,7 @@ import contextlib
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import grpc
 from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor, ServiceDescriptor
@@ -58,12 +58,32 @@ Guarded = Callable[[Request, Context], Awaitable[Answer | None]]
 Shorten = Callable[[Message], Message]
 
 
+class CallObserver(Protocol):
+    """Sees calls (`observing.py`)."""
+
+    def call(self, method: MethodDescriptor, call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        """Return what serves a call in place of what did so, from its arrival on."""
+        ...
+
+    def behavior(
+        self, method: MethodDescriptor, behavior: Callable[..., Awaitable[Any]]
+    ) -> Callable[..., Awaitable[Any]]:
+        """Return what a servicer does in place of what it did, given a request and its call."""
+        ...
+
+    def refused(self, error: OperationError) -> None:
+        """See with what the current call is refused."""
+        ...
+
+
 def handlers(
     service: ServiceDescriptor,
     servicer: object,
     delivery: Delivery,
     admission: Admission,
     shorten: Shorten | None = None,
+    *,
+    observer: "CallObserver | None" = None,
 ) -> "dict[str, grpc.RpcMethodHandler[Any, Any]]":
     """Return the handlers of a service, by the names of its rpcs.
 
@@ -73,11 +93,19 @@ def handlers(
         delivery: Writes.
         admission: Says how many calls may be served at once.
         shorten: Makes of a request that was parsed what is kept of it. None: all of it is.
+        observer: Sees every call, if anybody does.
     """
     return {
-        method.name: _handler(method, getattr(servicer, method.name), delivery, admission, shorten)
+        method.name: _handler(method, getattr(servicer, method.name), delivery, admission, _Around(shorten, observer))
         for method in service.methods
     }
+
+
+class _Around(NamedTuple):
+    """What may be done to requests, and to calls."""
+
+    shorten: Shorten | None
+    observer: "CallObserver | None"
 
 
 def _handler(
@@ -85,16 +113,22 @@ def _handler(
     behavior: Callable[..., Any],
     delivery: Delivery,
     admission: Admission,
-    shorten: Shorten | None,
+    around: _Around,
 ) -> "grpc.RpcMethodHandler[Any, Any]":
+    shorten, observer = around
+    if observer is not None:
+        behavior = observer.behavior(method, behavior)
+    refused = observer.refused if observer is not None else None
     parse = _parser(GetMessageClass(method.input_type), shorten)
     # What is written, or returned to be written, is serialized already (delivery.py).
     if method.server_streaming:
-        guarded = _guarded(behavior, delivery, None)
+        guarded = _guarded(behavior, delivery, None, refused)
         streaming: Callable[..., Any] = _streaming(guarded, delivery, admission.watches)
+        streaming = observer.call(method, streaming) if observer is not None else streaming
         return grpc.stream_stream_rpc_method_handler(streaming, request_deserializer=parse)
-    guarded = _guarded(behavior, delivery, _ANSWER_SECONDS)
+    guarded = _guarded(behavior, delivery, _ANSWER_SECONDS, refused)
     answering: Callable[..., Any] = _answering(guarded, delivery, admission.calls)
+    answering = observer.call(method, answering) if observer is not None else answering
     return grpc.stream_unary_rpc_method_handler(answering, request_deserializer=parse)
 
 
@@ -267,11 +301,18 @@ def _is_parsable(field: Any, data: bytes) -> bool:  # noqa: ANN401, the stubs kn
     return True
 
 
-def _guarded(behavior: Callable[..., Awaitable[Answer | None]], delivery: Delivery, patience: float | None) -> Guarded:
+def _guarded(
+    behavior: Callable[..., Awaitable[Answer | None]],
+    delivery: Delivery,
+    patience: float | None,
+    refused: Callable[[OperationError], None] | None = None,
+) -> Guarded:
     """Tell errors as section 5 of the contract says; wait for so many seconds until they are read."""
 
     async def call(request: Request, context: Context) -> Answer | None:
         if isinstance(request, InvalidRequestError):
+            if refused is not None:
+                refused(request)
             # Not raised: it would be held by the frames that its own traceback holds, and the call with them.
             await delivery.abort(context, _status(request, request), patience)
             return None
@@ -280,6 +321,8 @@ def _guarded(behavior: Callable[..., Awaitable[Answer | None]], delivery: Delive
         except OperationError as error:
             # As above.
             error.__traceback__ = None
+            if refused is not None:
+                refused(error)
             await delivery.abort(context, _status(error, request), patience)
         except grpc.aio.InternalError as error:
             raise CallerGoneError from error
@@ -287,6 +330,8 @@ def _guarded(behavior: Callable[..., Awaitable[Answer | None]], delivery: Delive
             raise
         except Exception:  # noqa: BLE001, the last resort, which logs and tells
             _log.exception("a call failed in a way that nobody has foreseen")
+            if refused is not None:
+                refused(UnforeseenError())
             await delivery.abort(context, _status(UnforeseenError(), request), patience)
         return None
 

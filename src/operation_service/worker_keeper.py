@@ -5,6 +5,7 @@ import contextlib
 import logging
 import os
 import sys
+from pathlib import Path
 
 from operation_service import handover
 from operation_service.backoff import LONGEST_SECONDS, Backoff, how_it_ended
@@ -24,12 +25,14 @@ class Worker:
     Args:
         number: By it the log lines tell which one it is.
         order: What it is told to do (see handover).
+        metrics_socket: Where it is to tell its metrics. None: nowhere.
 
     Attributes:
         is_ready: Set once it has served for the first time.
     """
 
-    def __init__(self, number: int, order: bytes) -> None:
+    def __init__(self, number: int, order: bytes, metrics_socket: Path | None = None) -> None:
+        self._metrics = () if metrics_socket is None else (str(metrics_socket),)
         self._number = number
         self._order = order
         self._process: asyncio.subprocess.Process | None = None
@@ -102,6 +105,7 @@ class Worker:
         """
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-P", "-m", "operation_service.worker_process", str(self._number), str(os.getpid())),
+            *self._metrics,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
         )

@@ -33,6 +33,11 @@ ELSEWHERE: dict[str, dict[str, str]] = {
             "tests/e2e/test_pages.py::test_the_figures_of_the_limits_can_be_measured_again"
         ),
     },
+    "docs/observability.md": {
+        "scrape_configs": "tests/e2e/test_monitoring.py::test_the_pages_configuration_is_what_prometheus_takes",
+        '{"time"': "tests/e2e/test_telling.py::test_the_pages_audit_line_is_what_the_service_writes",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "tests/e2e/test_traces.py::test_what_the_page_sets_traces_a_hundredth",
+    },
     "docs/performance.md": {
         "$ make bench": "tests/e2e/test_pages.py::test_what_the_pages_make_can_be_made",
         "Measured 20": "tests/unit/test_bench_table.py::test_only_the_marked_section_of_a_document_is_written_anew",

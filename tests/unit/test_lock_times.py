@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import pytest
+from msgspec.structs import replace
 from unit_support import NOW, RESOURCE, FakeClock, a_lock
 
 from operation_service.lock_times import LockTimes, Outlived
@@ -368,3 +369,21 @@ class TestWhatHasOutlivedItsTime:
         clock.push(monotonic=31)
         assert self.outlived(times) == [Outlived(RESOURCE, "", REVISION + 2)]
         assert left(times, lock_of(30)) == 0
+
+
+def test_locks_are_counted_and_cancelled_peers_are_not(times: LockTimes) -> None:
+    lock = replace(a_lock(), is_disabled_cancel=True)
+    times.taken(RESOURCE, 1, lock)
+    times.taken(RESOURCE, 2, lock)
+    times.found(OTHER_RESOURCE, 3, a_lock())
+    assert times.locks == 2
+    assert times.lock_is_uncancellable(RESOURCE)
+    assert not times.lock_is_uncancellable(OTHER_RESOURCE)
+    times.cancelled(RESOURCE, 4, lock)
+    times.gone(RESOURCE, 4)
+    times.gone(RESOURCE, 5)
+    assert times.locks == 1
+    assert not times.lock_is_uncancellable(RESOURCE)
+    times.look_again()
+    times.looked()
+    assert times.locks == 0
