@@ -35,23 +35,21 @@ ENTRYPOINT ["etcd"]
 # What changes seldom: a virtual environment with the dependencies, and one with the tools that build our wheel.
 FROM base AS dependencies
 WORKDIR /build
-COPY pyproject.toml ./
-# --only-binary: what has no wheel for this platform fails here, rather than asking for a compiler.
+COPY requirements requirements
+# Versions and hashes are those of `make lock`, whatever index serves them. --only-binary: what has no wheel for this
+# platform fails here, rather than asking for a compiler.
 RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
-    python3 -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb')); \
-print(*project['project']['dependencies'], sep='\n', file=open('dependencies.txt', 'w')); \
-print(*project['build-system']['requires'], sep='\n', file=open('tools.txt', 'w'))" \
- && python3 -m venv --without-pip /opt/operation-service \
+    python3 -m venv --without-pip /opt/operation-service \
  && python3 -m pip --python /opt/operation-service/bin/python install \
-      --no-cache-dir --only-binary=:all: --requirement dependencies.txt \
+      --no-cache-dir --no-deps --only-binary=:all: --require-hashes --requirement requirements/image.txt \
  && python3 -m venv --without-pip /tools \
  && python3 -m pip --python /tools/bin/python install \
-      --no-cache-dir --only-binary=:all: --requirement tools.txt
+      --no-cache-dir --no-deps --only-binary=:all: --require-hashes --requirement requirements/build.txt
 
 
 # What changes often: the code. Nothing is fetched any more.
 FROM dependencies AS code
-COPY README.md ./
+COPY pyproject.toml README.md LICENSE THIRD_PARTY_NOTICES.md ./
 COPY src src
 # The wheel is laid out under /code as it shall lie in the environment, so that it becomes a layer of its own.
 RUN python3 -m pip --python /tools/bin/python wheel \
