@@ -4,10 +4,10 @@ import os
 import shutil
 from pathlib import Path
 
-import kubernetes_validate
 import pytest
 import yaml
 from e2e.support_e2e import run
+from kubernetes_validate.utils import validate
 from manifests import FOLDER, container, flags
 
 
@@ -29,7 +29,7 @@ async def test_the_example_is_put_together_and_is_what_kubernetes_takes() -> Non
     for document in documents:
         by_kind.setdefault(str(document["kind"]), []).append(document)
         if document["kind"] != "PodMonitor":
-            kubernetes_validate.validate(document, "1.37", strict=True)
+            validate(document, "1.37", strict=True)
     assert {kind: len(each) for kind, each in by_kind.items()} == {
         "Namespace": 1,
         "ServiceAccount": 1,

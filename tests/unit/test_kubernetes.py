@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-import kubernetes_validate
 import pytest
 import yaml
+from kubernetes_validate.utils import ValidationError, validate
 from manifests import BASE, FOLDER, Manifest, container, documents, flags, resources
 
 from operation_service import server
@@ -35,7 +35,7 @@ def named(path: Path) -> str:
 @pytest.mark.parametrize("path", [path for path in FILES if path.stem != "pod-monitor"], ids=named)
 def test_each_manifest_is_what_kubernetes_takes(path: Path, version: str) -> None:
     for document in documents(path):
-        kubernetes_validate.validate(document, version, strict=True)
+        validate(document, version, strict=True)
 
 
 def test_a_manifest_with_a_mistake_is_found_out() -> None:
@@ -43,8 +43,8 @@ def test_a_manifest_with_a_mistake_is_found_out() -> None:
     container(wrong)["readinessProbe"]["grcp"] = wrong["spec"]["template"]["spec"]["containers"][0][
         "readinessProbe"
     ].pop("grpc")
-    with pytest.raises(kubernetes_validate.ValidationError):
-        kubernetes_validate.validate(wrong, VERSIONS[-1], strict=True)
+    with pytest.raises(ValidationError):
+        validate(wrong, VERSIONS[-1], strict=True)
 
 
 @pytest.mark.parametrize("path", KUSTOMIZATIONS, ids=named)
