@@ -35,23 +35,21 @@ ENTRYPOINT ["etcd"]
 # What changes seldom: a virtual environment with the dependencies, and one with the tools that build our wheel.
 FROM base AS dependencies
 WORKDIR /build
-COPY pyproject.toml ./
-# --only-binary: what has no wheel for this platform fails here, rather than asking for a compiler.
+COPY requirements requirements
+# Versions and hashes are those of `make lock`, whatever index serves them. --only-binary: what has no wheel for this
+# platform fails here, rather than asking for a compiler.
 RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
-    python3 -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb')); \
-print(*project['project']['dependencies'], sep='\n', file=open('dependencies.txt', 'w')); \
-print(*project['build-system']['requires'], sep='\n', file=open('tools.txt', 'w'))" \
- && python3 -m venv --without-pip /opt/operation-service \
+    python3 -m venv --without-pip /opt/operation-service \
  && python3 -m pip --python /opt/operation-service/bin/python install \
-      --no-cache-dir --only-binary=:all: --requirement dependencies.txt \
+      --no-cache-dir --no-deps --only-binary=:all: --require-hashes --requirement requirements/image.txt \
  && python3 -m venv --without-pip /tools \
  && python3 -m pip --python /tools/bin/python install \
-      --no-cache-dir --only-binary=:all: --requirement tools.txt
+      --no-cache-dir --no-deps --only-binary=:all: --require-hashes --requirement requirements/build.txt
 
 
 # What changes often: the code. Nothing is fetched any more.
 FROM dependencies AS code
-COPY README.md ./
+COPY pyproject.toml README.md LICENSE THIRD_PARTY_NOTICES.md ./
 COPY src src
 # The wheel is laid out under /code as it shall lie in the environment, so that it becomes a layer of its own.
 RUN python3 -m pip --python /tools/bin/python wheel \
@@ -61,7 +59,9 @@ RUN python3 -m pip --python /tools/bin/python wheel \
 
 
 # There is no etcd in here on purpose: a container's own etcd would lose the locks with the container. Started without
-# OPERATION_SERVICE_ETCD_ENDPOINTS the service says that there is none, and ends.
+# OPERATION_SERVICE_ETCD_ENDPOINTS the service says that there is none, and ends. So it does without a certificate, since
+# it listens to others: OPERATION_SERVICE_TLS_CERT and OPERATION_SERVICE_TLS_KEY name one, in files that are mounted and
+# that the user 10001 can read; OPERATION_SERVICE_INSECURE=1 says that there shall be none.
 FROM base AS service
 RUN groupadd --gid 10001 operation-service \
  && useradd --no-log-init --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin \
@@ -70,14 +70,17 @@ RUN groupadd --gid 10001 operation-service \
 # running service could not write it.
 COPY --from=dependencies /opt/operation-service /opt/operation-service
 COPY --from=code /code /opt/operation-service
+COPY LICENSE THIRD_PARTY_NOTICES.md /usr/share/doc/operation-service/
 ENV PATH=/opt/operation-service/bin:$PATH \
-    OPERATION_SERVICE_LISTEN=0.0.0.0:50051
+    OPERATION_SERVICE_LISTEN=0.0.0.0:50051 \
+    OPERATION_SERVICE_HEALTH_LISTEN=127.0.0.1:50052
 # By number, so that Kubernetes can see that it is not root (runAsNonRoot).
 USER 10001:10001
 EXPOSE 50051
 STOPSIGNAL SIGTERM
-# It asks grpc.health.v1 on OPERATION_SERVICE_LISTEN: unhealthy also while etcd is out of reach.
-HEALTHCHECK --interval=10s --timeout=5s --start-period=15s --retries=3 CMD ["operation-service", "health"]
+# It asks grpc.health.v1 where that is told without TLS: unhealthy also while etcd is out of reach.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=15s --retries=3 \
+  CMD ["sh", "-c", "exec operation-service health --listen \"$OPERATION_SERVICE_HEALTH_LISTEN\""]
 ENTRYPOINT ["operation-service"]
 CMD ["serve"]
 # Last, because they change with every build.
@@ -85,5 +88,6 @@ ARG VERSION=unknown
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="n0stack operation service" \
       org.opencontainers.image.description="Hands out the right to operate on n0stack's resources, over gRPC, kept in etcd" \
+      org.opencontainers.image.licenses="BSD-2-Clause" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"

@@ -16,7 +16,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos fuzz bench check fmt proto picture clean
+.PHONY: help run test chaos fuzz bench check fmt proto picture lock notices audit sbom clean
 
 help: ## List what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -46,6 +46,8 @@ check: .venv/dev.stamp ## Look only: format, lint, types, architecture, protos, 
 	$(BIN)/python tools/protos.py check
 	$(BIN)/python -m tools.reference check
 	$(BIN)/python -m tools.state_diagram check
+	$(BIN)/python -m tools.lock check
+	$(BIN)/python -m tools.notices check
 	$(BIN)/hadolint Dockerfile
 
 fmt: .venv/dev.stamp ## Change: format the code and the protos, apply the safe fixes
@@ -60,6 +62,19 @@ proto: .venv/dev.stamp ## Change: generate src/n0stack, the descriptor sets and 
 
 picture: .venv/dev.stamp ## Change: draw docs/states.svg, and write its table in docs/concepts.md
 	$(BIN)/python -m tools.state_diagram generate
+
+lock: .venv/dev.stamp ## Change: renew the versions and hashes of what goes into the image, requirements/, and their notices
+	$(BIN)/python -m tools.lock generate
+	$(BIN)/python -m tools.notices generate
+
+notices: .venv/dev.stamp ## Change: write THIRD_PARTY_NOTICES.md from the wheels that go into the image
+	$(BIN)/python -m tools.notices generate
+
+audit: .venv/dev.stamp ## Look only: whether a known vulnerability is in requirements/; says so if it cannot be known
+	$(BIN)/python -m tools.audit
+
+sbom: .venv/dev.stamp ## Write the image's bill of materials to dist/operation-service.cdx.json (CycloneDX)
+	$(BIN)/python -m tools.sbom dist/operation-service.cdx.json
 
 clean: ## Remove everything that was made
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -9,7 +9,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -259,14 +259,20 @@ class StartEtcd(Protocol):
 
 async def start_server(log_path: Path, *flags: str | Path, **variables: str) -> Server:
     """Start a service, and do not wait for it."""
+    return await start_program(log_path, (PROGRAM, "serve", *flags), Path.cwd(), variables)
+
+
+async def start_program(
+    log_path: Path, command: Sequence[str | Path], folder: Path, variables: Mapping[str, str]
+) -> Server:
+    """Start a program that is a service, in a folder, and do not wait for it."""
     with log_path.open("wb") as log:
         process = await asyncio.create_subprocess_exec(
-            PROGRAM,
-            "serve",
-            *flags,
+            *command,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=log,
             stderr=log,
+            cwd=folder,
             env=environment(**variables),
         )
     return Server(process, log_path)
