@@ -15,6 +15,7 @@ from certificates import Authority, KeyPair
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from e2e.support_e2e import (
+    DESCRIPTOR_SET,
     GRPCURL,
     PROGRAM,
     ROOT,
@@ -22,14 +23,18 @@ from e2e.support_e2e import (
     Finished,
     Serve,
     Server,
+    StartEtcd,
     health,
     run,
     run_in,
-    until_health,
+    until,
     until_true,
     watch_health,
 )
 from grpc_health.v1.health_pb2 import HealthCheckResponse
+from support import Peer
+
+from operation_service.embedded_binary import EtcdBinary
 
 NO_ETCD = "http://127.0.0.1:1"
 ANYWHERE = "0.0.0.0:0"
@@ -59,7 +64,7 @@ def flags(etcd: str, server_pair: KeyPair, authority: Authority) -> tuple[str | 
     """Of a service with mutual TLS."""
     return (
         *("--etcd-endpoints", etcd, "--tls-cert", server_pair.cert_file, "--tls-key", server_pair.key_file),
-        *("--tls-client-ca", authority.ca_file, "--key-prefix", own_prefix()),
+        *("--tls-client-ca", authority.ca_file, "--key-prefix", own_prefix(), "--descriptor-set", DESCRIPTOR_SET),
     )
 
 
@@ -111,7 +116,8 @@ async def test_grpcurl_and_the_commands_call_over_mutual_tls(
     assert "networks/lan" in listed.out
     created = await run(
         *(PROGRAM, "create", "demo", "networks/wan", *as_program, "-o", "json", "--request"),
-        '{"@type": "type.googleapis.com/google.protobuf.Duration", "value": "1s"}',
+        # A type that the service alone knows: it is asked for it over the same connection.
+        '{"@type": "type.googleapis.com/n0stack.infra.v1alpha.ShutdownVirtualMachineRequest", "name": "web-1"}',
     )
     assert created.code == 0, created.err
     by_variables = await run(
@@ -251,6 +257,21 @@ async def test_a_wrong_file_is_named_in_one_line(
         assert words in line
 
 
+async def test_a_wrong_file_is_found_before_workers_and_an_etcd_are_started(
+    authority: Authority, server_pair: KeyPair, tmp_path: Path, binary: EtcdBinary
+) -> None:
+    other = authority.server("other")
+    finished = await run(
+        *(PROGRAM, "serve", "--listen", "127.0.0.1:0", "--workers", "2"),
+        *("--tls-cert", server_pair.cert_file, "--tls-key", other.key_file),
+        *("--data-dir", tmp_path / "data", "--etcd-binary", binary.path),
+    )
+    assert finished.code == 2
+    (line,) = finished.err_lines
+    assert "--tls-key" in line
+    assert not (tmp_path / "data" / "etcd").exists()
+
+
 async def test_a_certificate_without_its_key_is_told_in_one_line(server_pair: KeyPair) -> None:
     assert "--tls-key" in await refused("--tls-cert", server_pair.cert_file)
 
@@ -299,21 +320,46 @@ async def test_the_health_alone_is_told_in_plaintext_on_a_port_of_its_own(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
-async def test_a_signal_turns_it_not_serving_before_it_ends(
-    number: signal.Signals, serve: Serve, flags: tuple[str | Path, ...]
+async def test_a_signal_turns_it_not_serving_until_the_calls_in_flight_have_finished(
+    number: signal.Signals, serve: Serve, start_etcd: StartEtcd, authority: Authority, server_pair: KeyPair
 ) -> None:
-    server = await serve(*flags, "--health-listen", "127.0.0.1:0")
+    etcd = await start_etcd()
+    server = await serve(
+        *("--tls-cert", server_pair.cert_file, "--tls-key", server_pair.key_file),
+        *("--etcd-endpoints", etcd.url, "--health-listen", "127.0.0.1:0"),
+    )
     address = health_address(server)
-    async with grpc.aio.insecure_channel(address) as channel:
+    credentials = grpc.ssl_channel_credentials(authority.ca)
+    async with (
+        grpc.aio.insecure_channel(address) as channel,
+        grpc.aio.secure_channel(server.address, credentials) as secured,
+    ):
         watch = watch_health(channel)
         assert (await watch.read()).status == HealthCheckResponse.SERVING
-        asking = asyncio.create_task(until_health(address, "NOT_SERVING", 10))
-        await asyncio.sleep(0)
+        peer = Peer(secured)
+        await peer.propose()
+        await etcd.freeze()
+        in_flight = asyncio.create_task(peer.append("in flight"))
+        # For as long as it takes to reach the service, which has nothing to tell of it.
+        await asyncio.wait({in_flight}, timeout=0.3)
         server.send(number)
         assert (await watch.read()).status == HealthCheckResponse.NOT_SERVING
-        await asking
+        await until(lambda: is_closed(server.address))
+        assert await health(address) == "NOT_SERVING"
+        etcd.thaw()
+        assert [log.message for log in (await in_flight).logs] == ["in flight"]
     assert await server.exit_code() == 0
     assert "Traceback" not in server.log
+
+
+async def is_closed(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        _, writer = await asyncio.open_connection(host, int(port))
+    except ConnectionError:
+        return True
+    writer.close()
+    return False
 
 
 # --- the page

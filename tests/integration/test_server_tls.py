@@ -278,6 +278,23 @@ async def test_what_cannot_be_used_leaves_the_one_before_in_use_and_is_told_once
     assert await can_connect(service.address, authority.ca)
 
 
+def test_trouble_that_lasts_is_told_once_and_trouble_that_passes_is_not(
+    authority: Authority, server: KeyPair, caplog: pytest.LogCaptureFixture
+) -> None:
+    certificates = ServerCertificates(ServerTls(cert=server.cert_file, key=server.key_file))
+    new = authority.server("new")
+    server.cert_file.write_bytes(new.cert)
+    certificates.look()
+    server.key_file.write_bytes(new.key)
+    certificates.look()
+    assert "stays in use" not in caplog.text
+    for content, count in ((b"broken", 1), (server.cert, 2), (b"broken", 3)):
+        server.cert_file.write_bytes(content)
+        for _ in range(5):
+            certificates.look()
+        assert caplog.text.count("stays in use") == count
+
+
 async def test_a_certificate_that_is_not_valid_yet_is_taken_when_it_is(
     service: Service, authority: Authority, server: KeyPair, tmp_path: Path
 ) -> None:
@@ -333,3 +350,4 @@ async def test_the_port_for_probes_tells_of_the_health_and_of_nothing_else(etcd:
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await peer.get()
         assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert "does not answer" in (await check_health(where, 5)).reason
