@@ -118,11 +118,8 @@ class Spans:
         get_current_span().set_attribute("n0stack.reason", TABLE[type(error)][1])
 
     def watch_begun(self) -> None:
-        """End the current call's span: a watch goes on for hours, and nothing of that is a part of this."""
-        span = get_current_span()
-        if span.is_recording():
-            _end(span, 0)
-            attach(_NOWHERE)
+        """End the current call's span: a watch goes on for hours, and below a span that has ended nothing begins."""
+        _end(get_current_span(), 0)
 
     def etcd(self, path: str, address: str, call: HeaderedCall[Answer]) -> HeaderedCall[Answer]:
         """Return a call of etcd that has a span, if a call that is traced waits for it."""
