@@ -46,6 +46,7 @@ _LONGEST = 256
 """Of what a caller sends, before anybody has checked it."""
 _PROPAGATED = ("traceparent", "tracestate")
 _NOWHERE = Context()
+_UNTRACED = contextlib.nullcontext()
 _FAULTS = {
     code.value[0]
     for code in (
@@ -118,11 +119,8 @@ class Spans:
         get_current_span().set_attribute("n0stack.reason", TABLE[type(error)][1])
 
     def watch_begun(self) -> None:
-        """End the current call's span: a watch goes on for hours, and nothing of that is a part of this."""
-        span = get_current_span()
-        if span.is_recording():
-            _end(span, 0)
-            attach(_NOWHERE)
+        """End the current call's span: a watch goes on for hours, and below a span that has ended nothing begins."""
+        _end(get_current_span(), 0)
 
     def etcd(self, path: str, address: str, call: HeaderedCall[Answer]) -> HeaderedCall[Answer]:
         """Return a call of etcd that has a span, if a call that is traced waits for it."""
@@ -181,10 +179,15 @@ class Sharing:
         """End the span of a request: it is answered, or nobody waits for it."""
         mark.end()
 
-    @contextlib.contextmanager
-    def sending(self, marks: Sequence[Span | None]) -> Iterator[None]:
+    def sending(self, marks: Sequence[Span | None]) -> contextlib.AbstractContextManager[None]:
         """Let calls of etcd, for as long as the block runs, be below the first of some requests."""
         traced = [mark for mark in marks if mark is not None and mark.is_recording()]
+        if not traced and not get_current_span().is_recording():
+            return _UNTRACED
+        return self._below(traced)
+
+    @contextlib.contextmanager
+    def _below(self, traced: Sequence[Span]) -> Iterator[None]:
         # Whose task this is says nothing: it goes on for as long as anybody has a request.
         token = attach(set_span_in_context(traced[0], _NOWHERE) if traced else _NOWHERE)
         for other in traced[1:]:

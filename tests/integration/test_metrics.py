@@ -212,24 +212,60 @@ async def test_a_lock_that_etcd_kept_for_too_long_is_counted_by_whoever_ended_it
     assert await shows(metrics, stretched_locks_ended_total=1, locks_held=0)
 
 
-async def test_a_slow_reader_and_a_silent_one_keep_nobody_waiting(
-    peer: Peer, metrics: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(metrics_http, "_REQUEST_SECONDS", 2.0)
+async def silent(metrics: str, count: int) -> list[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Connections on which nothing is asked."""
     host, _, port = metrics.rpartition(":")
-    many = [await asyncio.open_connection(host, int(port)) for _ in range(metrics_http.MAX_CONNECTIONS - 1)]
-    many[0][1].write(b"GET /metrics HTTP/1.1\r\n\r\n")
-    assert (await http_get(metrics))[0] == 200
-    await peer.propose()
-    # Beyond the last place there is none, until those who say nothing are cut off.
-    many.append(await asyncio.open_connection(host, int(port)))
+    return [await asyncio.open_connection(host, int(port)) for _ in range(count)]
+
+
+async def is_cut_off(reader: asyncio.StreamReader) -> bool:
     async with asyncio.timeout(20):
-        for reader, _ in many[1:]:
-            with contextlib.suppress(ConnectionError):
-                assert await reader.read(-1) == b""
+        try:
+            return await reader.read(-1) == b""
+        except ConnectionError:
+            return True
+
+
+async def test_who_says_nothing_keeps_nobody_waiting_and_is_cut_off(
+    address: str, metrics: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert address
+    monkeypatch.setattr(metrics_http, "_REQUEST_SECONDS", 2.0)
+    many = await silent(metrics, metrics_http.MAX_CONNECTIONS - 1)
     assert (await http_get(metrics))[0] == 200
+    for reader, _ in many:
+        assert await is_cut_off(reader)
     for _, writer in many:
         writer.close()
+
+
+async def test_who_does_not_read_keeps_nobody_waiting(address: str, metrics: str) -> None:
+    assert address
+    ((reader, writer),) = await silent(metrics, 1)
+    writer.write(b"GET /metrics HTTP/1.1\r\n\r\n")
+    assert (await http_get(metrics))[0] == 200
+    assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+    writer.close()
+
+
+async def test_beyond_the_last_place_there_is_none_until_somebody_leaves(
+    address: str, metrics: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert address
+    monkeypatch.setattr(metrics_http, "_REQUEST_SECONDS", 50.0)
+    many = await silent(metrics, metrics_http.MAX_CONNECTIONS)
+    many += await silent(metrics, 1)
+    assert await is_cut_off(many[-1][0])
+    for _, writer in many:
+        writer.close()
+
+    async def is_told() -> bool:
+        try:
+            return (await http_get(metrics))[0] == 200
+        except (ConnectionError, IndexError):
+            return False
+
+    assert await soon(is_told)
 
 
 @pytest.mark.parametrize(
