@@ -29,6 +29,7 @@ from operation_service.health import Health, HealthMonitor, shortened
 from operation_service.janitor import Janitor
 from operation_service.keys import Keys
 from operation_service.landmarks import Landmarks
+from operation_service.layout import Layout
 from operation_service.leases import Leases
 from operation_service.listing import Listing
 from operation_service.lock_times import LockTimes
@@ -36,7 +37,7 @@ from operation_service.open_files import max_connections
 from operation_service.operations import Operations
 from operation_service.reflection import add_reflection
 from operation_service.servicer import OperationServicer
-from operation_service.settings import Settings, cannot_listen
+from operation_service.settings import Settings, SettingsError, cannot_listen
 from operation_service.survey import Survey
 from operation_service.watch_hub import WatchHub
 from operation_service.watching import Watching
@@ -174,7 +175,7 @@ async def running(
     async with contextlib.AsyncExitStack() as stack:
         endpoints = etcd_endpoints or settings.etcd_endpoints or (await start_embedded_etcd(settings, stack),)
         clock, keys = clock or SystemClock(), Keys(settings.key_prefix)
-        etcd = EtcdClient(endpoints, clock.monotonic)
+        etcd = EtcdClient(endpoints, clock.monotonic, access=settings.etcd_access, probe=keys.layout)
         stack.push_async_callback(etcd.close)
         times = LockTimes(clock)
         leases = Leases(etcd, clock, settings.retention_seconds)
@@ -192,7 +193,7 @@ async def running(
         operations = Operations(store, clock)
         servicer = OperationServicer(operations, listing, watching, delivery, settings.max_lock_seconds)
         health = Health(delivery)
-        monitor = HealthMonitor(etcd, health, ("", _SERVICE.full_name))
+        monitor = HealthMonitor(Layout(etcd, keys), health, ("", _SERVICE.full_name))
         methods = wire.handlers(_SERVICE, servicer, delivery, admission)
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE.full_name, methods),))
         health_admission = Admission(_MAX_HEALTH_CALLS, _MAX_HEALTH_WATCHES)
@@ -203,6 +204,9 @@ async def running(
         )
 
         await monitor.ask()
+        if monitor.wrong_layout is not None:
+            # An etcd that does not answer is waited for; this one has answered.
+            raise SettingsError(f"--key-prefix {settings.key_prefix}: {monitor.wrong_layout.why}")
         for work in (etcd.feel_pulses, monitor.run, hub.run, expiry.run, janitor.run, survey.run):
             stack.push_async_callback(_cancel, asyncio.create_task(_for_ever(work)))
         address = address or _bind(server, settings.listen)

@@ -13,6 +13,7 @@ from operation_service import handover
 from operation_service.descriptor_sets import load
 from operation_service.embedded_etcd import start_embedded_etcd
 from operation_service.ending import StopSignals
+from operation_service.etcd_files import check_files
 from operation_service.port_claim import claimed
 from operation_service.settings import Settings
 from operation_service.worker_keeper import Worker
@@ -32,6 +33,7 @@ async def serve(settings: Settings) -> None:
     """
     signals = StopSignals()
     load(settings.descriptor_sets)
+    check_files(settings.etcd_access)
     async with contextlib.AsyncExitStack() as stack:
         address = stack.enter_context(claimed(settings.listen))
         endpoints = settings.etcd_endpoints or (await start_embedded_etcd(settings, stack),)
