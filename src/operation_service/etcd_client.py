@@ -353,7 +353,7 @@ class EtcdClient:
                 member.tell(error)
                 failure = translate(error)
                 try:
-                    if not isinstance(failure, StoreUnavailableError) or error.code in _REFUSALS:
+                    if not isinstance(failure, StoreUnavailableError) or self._is_final(error):
                         raise failure from error
                     if timeout >= _ATTEMPT_SECONDS or not _is_out_of_time(error):
                         # A caller in a hurry says nothing about the member.
@@ -369,6 +369,10 @@ class EtcdClient:
             else:
                 self._unreachable_since = None
                 return response
+
+    def _is_final(self, error: RpcError) -> bool:
+        """Whether another attempt would meet the same refusal."""
+        return error.code in _REFUSALS and not (self._login is not None and wants_a_token(error.details))
 
     def _is_given_up(self) -> bool:
         now = asyncio.get_running_loop().time()

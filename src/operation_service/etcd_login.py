@@ -22,7 +22,7 @@ from google.protobuf.message import Message
 from grpc import StatusCode
 
 from operation_service.etcd_password import read_password
-from operation_service.etcd_reasons import NOT_ENABLED, wants_a_token
+from operation_service.etcd_reasons import NOT_ENABLED, WANT_A_USER, wants_a_token
 from operation_service.grpc_calls import RpcError
 from operation_service.grpc_client import Answer, Channel, UnaryCall
 from operation_service.settings_error import SettingsError
@@ -31,6 +31,8 @@ _log = logging.getLogger(__name__)
 
 _REFUSED = "authentication failed"
 _SECONDS = 2.0
+_RENEWALS = 2
+"""Within one call: what changes etcd's users may do so again."""
 _FIRST_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 10.0
 """After a refusal. To look at a password takes etcd some 70 ms of a core, each time."""
@@ -64,26 +66,34 @@ class EtcdLogin:
         self._channels.append(channel)
 
     def guarded(self, rpc: UnaryCall[Answer], channel: Channel) -> UnaryCall[Answer]:
-        """Return a method of a channel that is called again, once and within its time, with a new token if need be."""
+        """Return a method of a channel that is called again, within its time, with a new token if need be."""
 
         async def call(request: Message, seconds: float) -> Answer:
             loop = asyncio.get_running_loop()
             until = loop.time() + seconds
             if not self._tokens_got:
                 await self._renew(0, channel, seconds)
-            tokens_got = self._tokens_got
-            try:
-                return await rpc(request, timeout=max(0.0, until - loop.time()))
-            except RpcError as error:
-                if not wants_a_token(error.details):
-                    raise
-            await self._renew(tokens_got, channel, until - loop.time())
-            return await rpc(request, timeout=max(0.0, until - loop.time()))
+            renewals = 0
+            while True:
+                tokens_got = self._tokens_got
+                try:
+                    return await rpc(request, timeout=max(0.0, until - loop.time()))
+                except RpcError as error:
+                    if not self._helps_against(error) or renewals == _RENEWALS:
+                        raise
+                renewals += 1
+                await self._renew(tokens_got, channel, until - loop.time())
 
         def begun(request: Message, *, timeout: float) -> Awaitable[Answer]:
             return call(request, timeout)
 
         return begun
+
+    def _helps_against(self, error: RpcError) -> bool:
+        """Whether a call was not carried out, and may be with another token."""
+        # To etcd, whoever has a certificate and no token is the user of the certificate's name.
+        is_nobody = self._has_said_not_enabled and any(text in error.details for text in WANT_A_USER)
+        return wants_a_token(error.details) or is_nobody
 
     async def close(self) -> None:
         """End what is under way."""
@@ -122,7 +132,10 @@ class EtcdLogin:
             return RpcError(StatusCode.UNAUTHENTICATED, str(error))
         if password == self._refused and now < self._refused_until:
             return RpcError(StatusCode.UNAUTHENTICATED, _REFUSED)
-        authenticate = channel.unary("/etcdserverpb.Auth/Authenticate", etcdrpc.AuthenticateResponse)
+        # With a token that is not valid etcd refuses even this.
+        authenticate = channel.unary_that_carries_nothing(
+            "/etcdserverpb.Auth/Authenticate", etcdrpc.AuthenticateResponse
+        )
         request = etcdrpc.AuthenticateRequest(name=self._user, password=password)
         try:
             answer = await authenticate(request, timeout=_SECONDS)

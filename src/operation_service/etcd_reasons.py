@@ -12,6 +12,9 @@ WANT_A_TOKEN = (
 )
 """What etcd says of a call that it did not carry out for want of a valid token. A new one helps, if there is a user."""
 
+WANT_A_USER = ("permission denied", "user name not found")
+"""What it says of a call that came with a certificate and without a token."""
+
 _REASONS = (
     ("authentication failed", "it does not take the user of --etcd-user with the password in --etcd-password-file"),
     (
@@ -21,7 +24,10 @@ _REASONS = (
     ("user name not found", "it has no user by the name in the certificate of --etcd-cert: give --etcd-user"),
     (
         "permission denied",
-        "its user that the service is may not use all keys under --key-prefix: grant its role readwrite there",
+        (
+            "its user that the service is, by --etcd-user or else by the name in --etcd-cert, may not use all keys "
+            "under --key-prefix: grant its role readwrite there"
+        ),
     ),
     ("invalid auth token", "it does not take the token that it gave for --etcd-user"),
     ("auth store is old", "its users and roles change all the time"),

@@ -71,6 +71,15 @@ class Channel:
         block = self._header_block(path)
 
         def call(request: Message, *, timeout: float) -> Awaitable[Answer]:
+            return self._call(block + self._carried, request, answer, timeout)
+
+        return call
+
+    def unary_that_carries_nothing(self, path: str, answer: type[Answer]) -> UnaryCall[Answer]:
+        """Return the same for a method whose calls are without what `carry` was told."""
+        block = self._header_block(path)
+
+        def call(request: Message, *, timeout: float) -> Awaitable[Answer]:
             return self._call(block, request, answer, timeout)
 
         return call
@@ -122,9 +131,7 @@ class Channel:
             connection = await self._connected(seconds)
         call = UnaryAnswer(loop)
         # Rounded up: who waits here gives up first, and knows why.
-        headers = (
-            block + self._carried + literal(b"grpc-timeout", b"%dm" % max(1, 1 + int((until - loop.time()) * 1000)))
-        )
+        headers = block + literal(b"grpc-timeout", b"%dm" % max(1, 1 + int((until - loop.time()) * 1000)))
         http2 = connection.http2
         stream_id = http2.begin(headers, framed(request), call, is_last=True)
         timer = loop.call_at(until, call.expire)

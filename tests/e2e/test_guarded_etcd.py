@@ -160,8 +160,13 @@ async def test_a_wrong_password_is_told_not_hammered_and_recovered_from(guarded:
         guarded.password_file.write_text(f"{PASSWORD}\n")
         await until_health(server.address, "SERVING")
         await peer.propose()
-        # And rotated: etcd first, which makes all tokens of the user invalid.
-        await guarded.ctl("user", "passwd", USER, "--interactive=false", user="root:root") if False else None
+        # And rotated: etcd first, which makes the user's tokens invalid.
+        await guarded.ctl("user", "delete", USER)
+        await guarded.ctl("user", "add", f"{USER}:another")
+        await guarded.ctl("user", "grant-role", USER, USER)
+        await until_health(server.address, "NOT_SERVING")
+        guarded.password_file.write_text("another\n")
+        await until_health(server.address, "SERVING")
     assert "wr0ng" not in server.log
     without_secrets(server)
 
@@ -202,15 +207,16 @@ def flags_with(flags: Sequence[str], flag: str, value: object) -> list[str]:
 async def test_wrong_certificates_are_told_by_what_is_wrong(guarded: GuardedEtcd, serve: Serve, tmp_path: Path) -> None:
     (tmp_path / "strangers").mkdir()
     stranger = Authority(tmp_path / "strangers", "stranger")
-    named = guarded.url.replace("127.0.0.1", "127.0.0.2")
-    no_cert = [each for each in guarded.flags if each not in {"--etcd-cert", "--etcd-key"}]
-    no_cert = [each for each in no_cert if not each.endswith(("client.crt", "client.key"))]
+    guarded.server = guarded.authority.issue("elsewhere", dns=("elsewhere.example",), ips=("127.0.0.1",))
+    await guarded.stop()
+    await guarded.start()
+    other_name = guarded.url.replace("127.0.0.1", "localhost")
+    at = guarded.flags.index("--etcd-cert")
     wrong = {
         "none of the CAs of --etcd-ca": flags_with(guarded.flags, "--etcd-ca", stranger.ca_file),
-        "wants one: see --etcd-cert": no_cert,
-        "its URL": [],
+        "wants one: see --etcd-cert": [*guarded.flags[:at], *guarded.flags[at + 4 :]],
+        "not for the host name in --etcd-endpoints": flags_with(guarded.flags, "--etcd-endpoints", other_name),
     }
-    del wrong["its URL"], named
     for what, flags in wrong.items():
         server = await serve(*flags)
         await until_health(server.address, "NOT_SERVING")
@@ -236,7 +242,7 @@ async def test_an_expired_certificate_of_etcd_is_told_and_a_new_one_is_taken(
     await until_health(server.address, "SERVING")
 
 
-async def test_certificates_are_renewed_without_a_restart(guarded: GuardedEtcd, serve: Serve, tmp_path: Path) -> None:
+async def test_certificates_are_renewed_without_a_restart(guarded: GuardedEtcd, serve: Serve) -> None:
     server = await serve(*guarded.flags)
     await until_health(server.address, "SERVING")
     client = guarded.client
