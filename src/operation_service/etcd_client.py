@@ -29,6 +29,7 @@ from operation_service.etcd_reasons import reason_of, wants_a_token
 from operation_service.etcd_tls import EtcdTls
 from operation_service.grpc_calls import RpcError
 from operation_service.grpc_client import Answer, Channel, UnaryCall
+from operation_service.settings import is_loopback
 from operation_service.settings_tls import EtcdAccess
 
 _log = logging.getLogger(__name__)
@@ -150,6 +151,10 @@ class EtcdClient:
             EtcdLogin(access.user, access.password_file) if access and access.user and access.password_file else None
         )
         self._members = [_Member(url, tls, self._login) for url in endpoints]
+        if self._login is not None:
+            for url in endpoints:
+                if url.startswith("http://") and not is_loopback(url.removeprefix("http://")):
+                    _log.warning("the password of --etcd-user goes to %s without TLS: use https://", url)
         self._current = 0
         self._unreachable_since: float | None = None
         self._moved = asyncio.Event()

@@ -36,10 +36,12 @@ class Layout:
     def __init__(self, etcd: EtcdClient, keys: Keys) -> None:
         self._etcd = etcd
         self._key = keys.layout
-        self._guard = etcdrpc.Compare(
+        guard = etcdrpc.Compare(
             key=self._key, target=etcdrpc.Compare.VALUE, result=etcdrpc.Compare.EQUAL, value=_WRITTEN
         )
-        self._look = etcd_ops.get(self._key)
+        guarded = etcdrpc.TxnRequest(compare=[guard], failure=[etcd_ops.get(self._key)])
+        # To merge bytes costs a third of what to append two messages does.
+        self._guard = guarded.SerializeToString()
 
     async def check(self, deadline: Deadline) -> bool:
         """Make sure that the layout is this version's; return whether its number is there at all.
@@ -89,8 +91,7 @@ class Layout:
         Raises:
             LayoutError: It is not; nothing was changed.
         """
-        request.compare.append(self._guard)
-        request.failure.append(self._look)
+        request.MergeFromString(self._guard)
         for _ in range(_ATTEMPTS):
             response = await self._etcd.write(request, deadline)
             if response.succeeded:

@@ -39,6 +39,12 @@ ELSEWHERE: dict[str, dict[str, str]] = {
     "docs/reliability.md": {
         "make chaos SECONDS=600 SEED=...": "tests/e2e/test_pages.py::test_what_the_pages_make_can_be_made",
     },
+    "docs/security.md": {
+        "etcdctl user add root": "tests/e2e/test_guarded_etcd.py::test_the_commands_of_the_page_are_enough",
+        "operation-service serve --etcd-endpoints": (
+            "tests/e2e/test_guarded_etcd.py::test_the_commands_of_the_page_are_enough"
+        ),
+    },
 }
 
 
