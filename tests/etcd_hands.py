@@ -27,8 +27,9 @@ class EtcdHands:
         return list((await self.kv.Range(etcdrpc.RangeRequest(key=start, range_end=end))).kvs)
 
     async def keys(self, below: str = "") -> list[str]:
-        """The same without values, and without the prefix."""
-        return [entry.key.decode().removeprefix(self.prefix) for entry in await self.entries(below)]
+        """The same without values, and without the prefix; the layout's number, which always stays, apart."""
+        names = [entry.key.decode().removeprefix(self.prefix) for entry in await self.entries(below)]
+        return [name for name in names if name != "layout"]
 
     async def delete(self, key: str) -> int:
         """Delete one key; returns how many there were."""

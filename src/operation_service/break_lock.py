@@ -19,10 +19,12 @@ from operation_service.etcd_client import EtcdClient, LeaseGoneError
 from operation_service.etcd_ops import Guard, Transaction
 from operation_service.etcd_store import EtcdStore
 from operation_service.keys import Keys
+from operation_service.layout import Layout
 from operation_service.leases import Leases
 from operation_service.lock_times import LockTimes
 from operation_service.model import Details, Lock, Log, Record, Resource, Snapshot, View, view_of
 from operation_service.policy import Change, broken, details_after
+from operation_service.settings_tls import EtcdAccess
 
 _ANY_RETENTION_SECONDS = 1
 """No lease is granted here: the record stays on the one that it hangs on."""
@@ -77,8 +79,8 @@ class LockBreaker:
     def __init__(self, etcd: EtcdClient, key_prefix: str) -> None:
         clock = SystemClock()
         times = LockTimes(clock)
-        self._etcd = etcd
         self._keys = Keys(key_prefix)
+        self._layout = Layout(etcd, self._keys)
         commits = Commits(etcd, self._keys, Leases(etcd, clock, _ANY_RETENTION_SECONDS), times, clock)
         self._store = EtcdStore(etcd, self._keys, times, commits)
         self._clock = clock
@@ -92,6 +94,8 @@ class LockBreaker:
             NoOperationError: Its lock has no operation.
             StoreError: etcd cannot answer, or what it holds cannot be read.
         """
+        # What a newer version has written means something else, even if it can be read.
+        await self._layout.check(deadline)
         snapshot = await self._store.read(resource, "", deadline)
         record, lock = snapshot.record, snapshot.lock
         if record is None:
@@ -123,7 +127,7 @@ class LockBreaker:
         self._transaction(shown, change).write_into(request)
         resource = shown.view.resource
         try:
-            response = await self._etcd.write(request, deadline)
+            response = await self._layout.write(request, deadline)
         except LeaseGoneError:
             # The lock has run out between the look and now.
             raise LockChangedError(resource) from None
@@ -157,14 +161,20 @@ class LockBreaker:
 
 
 @contextlib.asynccontextmanager
-async def lock_breaker(endpoints: Sequence[str], key_prefix: str) -> AsyncIterator[LockBreaker]:
+async def lock_breaker(
+    endpoints: Sequence[str], key_prefix: str, access: EtcdAccess | None = None
+) -> AsyncIterator[LockBreaker]:
     """Connect to etcd for as long as a lock is looked at and broken.
 
     Args:
         endpoints: URLs of members.
         key_prefix: What all keys begin with.
+        access: How etcd knows who breaks it.
+
+    Raises:
+        SettingsError: A file of `access` cannot be used.
     """
-    etcd = EtcdClient(endpoints)
+    etcd = EtcdClient(endpoints, access=access)
     try:
         yield LockBreaker(etcd, key_prefix)
     finally:

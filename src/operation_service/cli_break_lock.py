@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from operation_service.cli_completion import resource_arguments
+from operation_service.cli_etcd_options import etcd_access_of, etcd_access_options
 from operation_service.cli_options import (
     EXIT_CODES,
     Failure,
@@ -22,7 +23,9 @@ from operation_service.settings import Settings, SettingsError, parse_endpoints
 from operation_service.terminal_text import as_json, shown
 
 if TYPE_CHECKING:
-    from operation_service.break_lock import Shown
+    from contextlib import AbstractAsyncContextManager
+
+    from operation_service.break_lock import LockBreaker, Shown
     from operation_service.errors import StoreUnavailableError
     from operation_service.model import Resource, View
 
@@ -42,6 +45,7 @@ Examples:
 )
 @resource_arguments
 @option("--etcd-endpoints", "The etcd that holds all state.", metavar="URL,URL…", required=True)
+@etcd_access_options
 @option("--key-prefix", "What all keys in etcd begin with.", default="/n0stack/operation/")
 @click.option("--reason", required=True, metavar="TEXT", help="Why; it stands in the operation's log, with your name.")
 @click.option("--yes", "is_confirmed", is_flag=True, help="Do not ask.")
@@ -56,6 +60,7 @@ def break_lock(  # noqa: PLR0917, click calls it with keywords
     is_confirmed: bool,
     timeout: float,
     output: str,
+    **access: Any,  # noqa: ANN401, what click has made of each flag
 ) -> None:
     """Take a resource away from its holder.
 
@@ -67,9 +72,10 @@ def break_lock(  # noqa: PLR0917, click calls it with keywords
     answer, nothing is done.
     """
     # Settings knows what endpoints and prefixes may be.
-    settings = Settings(etcd_endpoints=parse_endpoints(etcd_endpoints), key_prefix=key_prefix)
-    if not settings.etcd_endpoints:
+    endpoints = parse_endpoints(etcd_endpoints)
+    if not endpoints:
         raise SettingsError("--etcd-endpoints must not be empty: an embedded etcd's URL stands in the serving line")
+    settings = Settings(etcd_endpoints=endpoints, etcd_access=etcd_access_of(access), key_prefix=key_prefix)
     with ending(is_json=output == "json"):
         _Breaking(settings, timeout, is_json=output == "json").run(project, name, reason, is_confirmed=is_confirmed)
 
@@ -136,19 +142,23 @@ class _Breaking:
         else:
             write(f"the lock is broken: the operation on {view.resource} is {view.state}\n")
 
-    async def _look(self, resource: "Resource") -> "Shown":
+    def _breaker(self) -> "AbstractAsyncContextManager[LockBreaker]":
         from operation_service.break_lock import lock_breaker  # noqa: PLC0415, as above
+
+        settings = self._settings
+        return lock_breaker(settings.etcd_endpoints, settings.key_prefix, settings.etcd_access)
+
+    async def _look(self, resource: "Resource") -> "Shown":
         from operation_service.clock import Deadline  # noqa: PLC0415
 
-        async with lock_breaker(self._settings.etcd_endpoints, self._settings.key_prefix) as breaker:
+        async with self._breaker() as breaker:
             return await breaker.look(resource, Deadline(self._timeout))
 
     async def _break(self, held: "Shown", message: str) -> "View":
-        from operation_service.break_lock import lock_breaker  # noqa: PLC0415, as above
         from operation_service.clock import Deadline  # noqa: PLC0415
 
         # A connection of its own: the person may have thought for an hour.
-        async with lock_breaker(self._settings.etcd_endpoints, self._settings.key_prefix) as breaker:
+        async with self._breaker() as breaker:
             return await breaker.break_lock(held, message, Deadline(self._timeout))
 
     def _asked(self, resource: "Resource", answer: Coroutine[Any, Any, Found]) -> Found:  # noqa: RET503, `fail` ends it
@@ -166,6 +176,8 @@ class _Breaking:
         except errors.NotLockedError as error:
             message = f"{resource} is not locked ({error.metadata['state']}): there is no lock to break"
             failure = Failure(ExitCode.NOT_HELD, message, {})
+        except errors.LayoutError as error:
+            failure = Failure(ExitCode.FAILED, f"{error.why}: nothing was done", {})
         except errors.StoreUnavailableError as error:
             failure = _unavailable(error)
         except errors.StoreOutOfSpaceError as error:

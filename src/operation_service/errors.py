@@ -17,6 +17,7 @@
     ├── TooManyWatchesError            too many watches at once
     ├── StoreError                     etcd cannot do it
     │   ├── StoreUnavailableError
+    │   ├── LayoutError                its keys are laid out by another version
     │   ├── StoreOutOfSpaceError
     │   ├── RevisionCompactedError
     │   ├── RevisionInFutureError
@@ -280,6 +281,44 @@ class StoreUnavailableError(StoreError):
         self.is_refused = is_refused
 
 
+class LayoutError(StoreError):
+    """What etcd holds was laid out by a newer version of the service, or the number that says so was spoilt.
+
+    To a caller it is like an etcd that is out of reach: nothing was changed, and another replica may do it.
+
+    Args:
+        key: That of the layout's number.
+        found: What it says.
+        known: The layout of this version.
+
+    Attributes:
+        why: What is there, what this version knows, and what to do.
+    """
+
+    def __init__(self, key: str, found: str, known: int) -> None:
+        if found.isascii() and found.isdigit() and int(found[:9]) > known:
+            why = (
+                f"what etcd holds there is of a newer version of the service: {key} says layout {found[:9]}, and this "
+                f"version knows {known}; run that newer version"
+            )
+        else:
+            why = (
+                f"{key} in etcd says {found[:40]!r}, which is no layout, and this version knows {known}: it was spoilt "
+                f"by hand; if all replicas are of this version, put {known} there with etcdctl"
+            )
+        super().__init__(
+            f"{why}: nothing was changed; send the same call again, to another replica",
+            metadata={"outcome": "unchanged"},
+            retry_after=timedelta(seconds=1),
+        )
+        self.why = why
+        self._facts = key, found, known
+
+    def again(self) -> "LayoutError":
+        """Return the same error anew."""
+        return LayoutError(*self._facts)
+
+
 class StoreOutOfSpaceError(StoreError):
     """etcd's disk quota is used up (its NOSPACE alarm): it reads, but does not write."""
 
@@ -292,6 +331,8 @@ class StoreOutOfSpaceError(StoreError):
 
 def again(error: StoreError) -> StoreError:
     """Return the same error anew, for each of those who are told of it: to raise one adds to its traceback."""
+    if isinstance(error, LayoutError):
+        return error.again()
     if isinstance(error, StoreUnavailableError):
         return StoreUnavailableError(
             error.why, is_outcome_unknown=error.is_outcome_unknown, is_refused=error.is_refused

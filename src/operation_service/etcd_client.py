@@ -25,8 +25,13 @@ from grpc import StatusCode
 
 from operation_service.clock import Deadline
 from operation_service.errors import OperationError, StoreOutOfSpaceError, StoreUnavailableError
+from operation_service.etcd_login import EtcdLogin
+from operation_service.etcd_reasons import reason_of, wants_a_token
+from operation_service.etcd_tls import EtcdTls
 from operation_service.grpc_calls import RpcError
 from operation_service.grpc_client import Answer, Channel, HeaderedCall, UnaryCall
+from operation_service.settings import is_loopback
+from operation_service.settings_tls import EtcdAccess
 
 _log = logging.getLogger(__name__)
 
@@ -89,22 +94,39 @@ class EtcdObserver(Protocol):
 class _Member:
     """One etcd member, on a channel of its own."""
 
-    def __init__(self, url: str, observer: EtcdObserver | None) -> None:
-        self.channel = channel = Channel(url, _METADATA)
-        self.address = channel.address
+    def __init__(self, url: str, tls: EtcdTls | None, login: EtcdLogin | None, observer: EtcdObserver | None) -> None:
+        self.channel = Channel(url, _METADATA, tls.context if tls else None)
+        self.address = self.channel.address
         self.is_well = True
-
-        def unary(path: str, answer: type[Answer]) -> UnaryCall[Answer]:
-            call = channel.unary(path, answer)
-            return call if observer is None else observer.etcd(path, channel.address, call)
-
-        self.range = unary("/etcdserverpb.KV/Range", etcdrpc.RangeResponse)
-        self.txn = unary("/etcdserverpb.KV/Txn", etcdrpc.TxnResponse)
-        self.grant = unary("/etcdserverpb.Lease/LeaseGrant", etcdrpc.LeaseGrantResponse)
-        self.revoke = unary("/etcdserverpb.Lease/LeaseRevoke", etcdrpc.LeaseRevokeResponse)
-        self.time_to_live = unary("/etcdserverpb.Lease/LeaseTimeToLive", etcdrpc.LeaseTimeToLiveResponse)
-        self.status = unary("/etcdserverpb.Maintenance/Status", etcdrpc.StatusResponse)
+        self._login = login
+        self._observer = observer
+        if login is not None:
+            login.join(self.channel)
+        self.range = self._rpc("/etcdserverpb.KV/Range", etcdrpc.RangeResponse)
+        self.txn = self._rpc("/etcdserverpb.KV/Txn", etcdrpc.TxnResponse)
+        self.grant = self._rpc("/etcdserverpb.Lease/LeaseGrant", etcdrpc.LeaseGrantResponse)
+        self.revoke = self._rpc("/etcdserverpb.Lease/LeaseRevoke", etcdrpc.LeaseRevokeResponse)
+        self.time_to_live = self._rpc("/etcdserverpb.Lease/LeaseTimeToLive", etcdrpc.LeaseTimeToLiveResponse)
+        self.status = self._rpc("/etcdserverpb.Maintenance/Status", etcdrpc.StatusResponse)
         self.bears_cancelled_reads: bool | None = None
+        self._told = ""
+
+    def _rpc(self, path: str, answer: type[Answer]) -> UnaryCall[Answer]:
+        rpc = self.channel.unary(path, answer)
+        if self._login is not None:
+            rpc = self._login.guarded(rpc, self.channel)
+        return rpc if self._observer is None else self._observer.etcd(path, self.address, rpc)
+
+    def tell(self, error: RpcError) -> None:
+        """Say in the log what whoever runs the service has to set right; once, as long as it is the same."""
+        reason = reason_of(error.details) or (error.details if error.code in _REFUSALS else "")
+        if reason and reason != self._told:
+            _log.error("etcd at %s: %s (%s)", self.address, reason, error)
+            self._told = reason
+
+    def is_right(self) -> None:
+        """Note that it does what it is asked: should it go wrong again, that is told again."""
+        self._told = ""
 
 
 def bears_cancelled_reads(version: str) -> bool:
@@ -120,6 +142,11 @@ class EtcdClient:
         endpoints: URLs of members, "http://host:port" or "https://host:port".
         monotonic: The clock that leases are measured by, in seconds.
         observer: Sees every call, if anybody does.
+        access: How etcd knows the service.
+        probe: The key that is asked for when nothing but an answer is wanted: one that the service may read.
+
+    Raises:
+        SettingsError: A file of `access` cannot be used.
     """
 
     def __init__(
@@ -127,9 +154,21 @@ class EtcdClient:
         endpoints: Sequence[str],
         monotonic: Callable[[], float] = time.monotonic,
         observer: EtcdObserver | None = None,
+        *,
+        access: EtcdAccess | None = None,
+        probe: bytes = b"pulse",
     ) -> None:
         self._monotonic = monotonic
-        self._members = [_Member(url, observer) for url in endpoints]
+        self._probe = probe
+        tls = EtcdTls(access) if access and access.has_tls else None
+        self._login = (
+            EtcdLogin(access.user, access.password_file) if access and access.user and access.password_file else None
+        )
+        self._members = [_Member(url, tls, self._login, observer) for url in endpoints]
+        if self._login is not None:
+            for url in endpoints:
+                if url.startswith("http://") and not is_loopback(url.removeprefix("http://")):
+                    _log.warning("the password of --etcd-user goes to %s without TLS: use https://", url)
         self._current = 0
         self._unreachable_since: float | None = None
         self._moved = asyncio.Event()
@@ -163,18 +202,20 @@ class EtcdClient:
 
     async def _feel_pulse(self, member: _Member) -> None:
         # Linearizable, so a member that is cut off from the others does not answer either.
-        request = etcdrpc.RangeRequest(key=b"pulse", count_only=True)
+        request = etcdrpc.RangeRequest(key=self._probe, count_only=True)
         while True:
             was_well = member.is_well
             asked_at = asyncio.get_running_loop().time()
             try:
                 await member.range(request, timeout=_ATTEMPT_SECONDS)
                 member.is_well = True
+                member.is_right()
                 if member.bears_cancelled_reads is None or not was_well:
                     # It may have come back as another version.
                     status = await member.status(etcdrpc.StatusRequest(), timeout=_ATTEMPT_SECONDS)
                     member.bears_cancelled_reads = bears_cancelled_reads(status.version)
             except RpcError as error:
+                member.tell(error)
                 member.is_well = error.code not in _SILENCE
                 if not member.is_well:
                     self.leave(member.channel)
@@ -194,6 +235,8 @@ class EtcdClient:
 
     async def close(self) -> None:
         """Close all connections."""
+        if self._login is not None:
+            await self._login.close()
         for member in self._members:
             await member.channel.close()
 
@@ -326,9 +369,10 @@ class EtcdClient:
             try:
                 response = await rpc(member)(request, timeout=timeout)
             except RpcError as error:
+                member.tell(error)
                 failure = translate(error)
                 try:
-                    if not isinstance(failure, StoreUnavailableError) or error.code in _REFUSALS:
+                    if not isinstance(failure, StoreUnavailableError) or self._is_final(error):
                         raise failure from error
                     if timeout >= _ATTEMPT_SECONDS or not _is_out_of_time(error):
                         # A caller in a hurry says nothing about the member.
@@ -344,6 +388,10 @@ class EtcdClient:
             else:
                 self._unreachable_since = None
                 return response
+
+    def _is_final(self, error: RpcError) -> bool:
+        """Whether another attempt would meet the same refusal."""
+        return error.code in _REFUSALS and not (self._login is not None and wants_a_token(error.details))
 
     def _is_given_up(self) -> bool:
         now = asyncio.get_running_loop().time()
@@ -369,11 +417,13 @@ def translate(error: RpcError) -> OperationError | LeaseGoneError | RevisionGone
         return StoreOutOfSpaceError()
     if "revision has been compacted" in details or "is a future revision" in details:
         return RevisionGoneError()
+    reason = reason_of(details)
     if code in _REFUSALS:
-        _log.error("etcd refuses a call of the service: %s: %s", code.name, details)
-        return StoreUnavailableError("etcd refuses the service's call", is_refused=True)
-    was_not_carried_out = error.is_untouched or "no leader" in details
+        # What is wrong with the service's user is wrong with each part of what was sent.
+        return StoreUnavailableError(reason or "it refuses the service's call", is_refused=not reason)
+    was_not_carried_out = error.is_untouched or "no leader" in details or wants_a_token(details)
     why = "it did not answer in time" if code is StatusCode.DEADLINE_EXCEEDED else "it cannot be reached"
+    why = reason or why
     if "no leader" in details:
         why = "it has no leader"
     return StoreUnavailableError(why, is_outcome_unknown=not was_not_carried_out)

@@ -102,7 +102,10 @@ class EtcdWatch:
                 if response.compact_revision:
                     raise RevisionCompactedError(response.compact_revision)
                 if response.canceled:
-                    # On a stream that stays open: without this it would be silent for ever (ETCD_FACTS, Watches).
+                    # On a stream that stays open: without this it would be silent for ever (ETCD_FACTS, Watches). Its
+                    # token may not be valid any more, of which 3.5.1 only says "permission denied": a read finds out,
+                    # and renews it.
+                    await self._etcd.is_kept(self._keys.start, 0, Deadline(_READ_SECONDS))
                     return
                 if response.created:
                     # Only now: before the watch stood, its history could still be compacted away.

@@ -21,6 +21,7 @@ from operation_service.codec import decode_lock
 from operation_service.errors import CorruptRecordError, StoreError
 from operation_service.etcd_client import EtcdClient
 from operation_service.keys import KeyRange, Keys
+from operation_service.layout import Layout
 from operation_service.lock_times import LockTimes, Outlived
 
 _log = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ class Expiry:
         self, etcd: EtcdClient, keys: Keys, times: LockTimes, on_lock_ended: Callable[[], None] | None = None
     ) -> None:
         self._etcd = etcd
+        self._layout = Layout(etcd, keys)
         self._keys = keys
         self._times = times
         self._on_lock_ended = on_lock_ended
@@ -99,7 +101,7 @@ class Expiry:
             StoreError: etcd cannot do it now; what became of it is unknown.
         """
         request = etcdrpc.TxnRequest(success=[etcd_ops.nested(self._delete(each)) for each in outlived])
-        response = await self._etcd.write(request, Deadline(_SECONDS))
+        response = await self._layout.write(request, Deadline(_SECONDS))
         for each, answer in zip(outlived, response.responses, strict=True):
             if answer.response_txn.succeeded:
                 what = (

@@ -21,8 +21,9 @@ from msgspec import Struct
 
 from operation_service.clock import Deadline
 from operation_service.errors import StoreError, StoreUnavailableError, again
-from operation_service.etcd_client import EtcdClient, LeaseGoneError
+from operation_service.etcd_client import LeaseGoneError
 from operation_service.etcd_ops import Transaction
+from operation_service.layout import Layout
 from operation_service.together import Settle, Sharing, Together
 
 _log = logging.getLogger(__name__)
@@ -44,15 +45,15 @@ class GroupCommit:
     """Sends transactions.
 
     Args:
-        etcd: Where to.
+        layout: By way of which.
         on_batch: Is told how many leave together.
         sharing: Sees who shares.
     """
 
     def __init__(
-        self, etcd: EtcdClient, on_batch: Callable[[int], None] | None = None, sharing: Sharing | None = None
+        self, layout: Layout, on_batch: Callable[[int], None] | None = None, sharing: Sharing | None = None
     ) -> None:
-        self._etcd = etcd
+        self._layout = layout
         self._on_batch = on_batch
         self._together = Together(
             self._carry_out, max_requests=AT_ONCE, max_size=_MAX_BYTES, is_repeatable=False, sharing=sharing
@@ -100,7 +101,7 @@ class GroupCommit:
 
     async def _sent(self, request: etcdrpc.TxnRequest, deadline: Deadline) -> Outcome | StoreError | LeaseGoneError:
         try:
-            response = await self._etcd.write(request, deadline)
+            response = await self._layout.write(request, deadline)
             return Outcome(response.header.revision, response)
         except (StoreError, LeaseGoneError) as error:
             return error

@@ -9,7 +9,7 @@ have been carried out; what is under way when it breaks may have been.
 
 import asyncio
 import ssl
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol, TypeVar, cast
 from urllib.parse import urlsplit
 
@@ -65,15 +65,19 @@ class Channel:
     Args:
         url: "http://host:port" or "https://host:port".
         metadata: What each call carries besides, in ASCII.
+        tls: Returns what a new connection by "https://" is made with. None: what this machine's CAs are enough for.
     """
 
-    def __init__(self, url: str, metadata: tuple[tuple[str, str], ...] = ()) -> None:
+    def __init__(
+        self, url: str, metadata: tuple[tuple[str, str], ...] = (), tls: Callable[[], ssl.SSLContext] | None = None
+    ) -> None:
         parts = urlsplit(url)
         self.address = parts.netloc
         self._host, self._port = parts.hostname or "", parts.port or 0
         self._scheme = parts.scheme
-        self._tls = _tls() if parts.scheme == "https" else None
+        self._tls = (tls or _trusting_the_machine()) if parts.scheme == "https" else None
         self._metadata = metadata
+        self._carried = b""
         self._connection: _Connection | None = None
         self._connecting: asyncio.Task[_Connection] | None = None
         self._connections: set[_Connection] = set()
@@ -84,7 +88,16 @@ class Channel:
         block = self._header_block(path)
 
         def call(request: Message, *, timeout: float, headers: bytes = b"") -> Awaitable[Answer]:
-            return self._call(block + headers if headers else block, request, answer, timeout)
+            return self._call(block + self._carried + headers, request, answer, timeout)
+
+        return call
+
+    def unary_that_carries_nothing(self, path: str, answer: type[Answer]) -> UnaryCall[Answer]:
+        """Return the same for a method whose calls are without what `carry` was told."""
+        block = self._header_block(path)
+
+        def call(request: Message, *, timeout: float) -> Awaitable[Answer]:
+            return self._call(block, request, answer, timeout)
 
         return call
 
@@ -95,7 +108,11 @@ class Channel:
             RpcError: There is no connection.
         """
         connection = await self._connected(_CONNECT_SECONDS)
-        return StreamCall(connection.http2, self._header_block(path), framed(request))
+        return StreamCall(connection.http2, self._header_block(path) + self._carried, framed(request))
+
+    def carry(self, metadata: tuple[tuple[str, str], ...]) -> None:
+        """Let each call from now on carry that besides, in ASCII, and what was told here before no more."""
+        self._carried = _literals(metadata)
 
     def end_if_silent(self, since: float) -> None:
         """Close the connection if nothing at all has come since a time of the event loop: it may lead nowhere."""
@@ -121,7 +138,7 @@ class Channel:
             ("content-type", "application/grpc"),
             *self._metadata,
         )
-        return b"".join(literal(name.encode(), value.encode()) for name, value in headers)
+        return _literals(headers)
 
     async def _call(self, block: bytes, request: Message, answer: type[Answer], seconds: float) -> Answer:
         loop = asyncio.get_running_loop()
@@ -179,7 +196,8 @@ class Channel:
         connection = _Connection(loop, self._connections)
         try:
             async with asyncio.timeout(_CONNECT_SECONDS):
-                await loop.create_connection(lambda: connection, self._host, self._port, ssl=self._tls)
+                tls = self._tls() if self._tls is not None else None
+                await loop.create_connection(lambda: connection, self._host, self._port, ssl=tls)
                 await connection.ready
         except BaseException:
             connection.end("it did not come to stand")
@@ -187,10 +205,14 @@ class Channel:
         return connection
 
 
-def _tls() -> ssl.SSLContext:
+def _literals(headers: Iterable[tuple[str, str]]) -> bytes:
+    return b"".join(literal(name.encode(), value.encode()) for name, value in headers)
+
+
+def _trusting_the_machine() -> Callable[[], ssl.SSLContext]:
     context = ssl.create_default_context()
     context.set_alpn_protocols(["h2"])
-    return context
+    return lambda: context
 
 
 class _Connection(asyncio.Protocol):

@@ -1,11 +1,10 @@
-"""grpc.health.v1, told by what counts: whether etcd answers."""
+"""grpc.health.v1, told by what counts: whether etcd answers, and holds what this version can read."""
 
 import asyncio
 import logging
 from typing import Any, cast
 
 import grpc
-from etcd3 import etcdrpc
 from google.protobuf.message import Message
 from google.rpc.code_pb2 import NOT_FOUND
 from google.rpc.status_pb2 import Status
@@ -15,8 +14,8 @@ from grpc_status.rpc_status import to_status
 
 from operation_service.clock import Deadline
 from operation_service.delivery import Delivery
-from operation_service.errors import StoreUnavailableError
-from operation_service.etcd_client import EtcdClient
+from operation_service.errors import LayoutError, StoreOutOfSpaceError, StoreUnavailableError
+from operation_service.layout import Layout
 
 _log = logging.getLogger(__name__)
 
@@ -108,16 +107,21 @@ class HealthMonitor:
     """Asks etcd every second, and tells the health service.
 
     Args:
-        etcd: The client.
+        layout: What is asked for.
         health: What callers ask.
         names: The services that are healthy or not, all alike.
+
+    Attributes:
+        wrong_layout: What etcd holds, if it is for another version of the service.
     """
 
-    def __init__(self, etcd: EtcdClient, health: Health, names: tuple[str, ...]) -> None:
-        self._etcd = etcd
+    def __init__(self, layout: Layout, health: Health, names: tuple[str, ...]) -> None:
+        self._layout = layout
         self._health = health
         self._names = names
         self._is_serving: bool | None = None
+        self._why = ""
+        self.wrong_layout: LayoutError | None = None
 
     @property
     def is_healthy(self) -> bool:
@@ -131,18 +135,25 @@ class HealthMonitor:
             await asyncio.sleep(_EVERY_SECONDS)
 
     async def ask(self) -> None:
-        """Ask once: a read that needs the quorum, of a key that need not be there."""
-        request = etcdrpc.RangeRequest(key=b"health", count_only=True)
+        """Ask once: a read that needs the quorum, and tells which layout the keys have."""
+        self.wrong_layout = None
         try:
-            await self._etcd.range(request, Deadline(_PATIENCE_SECONDS))
+            await self._layout.settle(Deadline(_PATIENCE_SECONDS))
+        except LayoutError as error:
+            self.wrong_layout = error
+            self._tell(False, error.why)
         except StoreUnavailableError as error:
             self._tell(False, f"etcd is not available: {error.why}")
+        except StoreOutOfSpaceError:
+            # It answers. Whoever wants a change is told.
+            self._tell(True, "etcd answers")
         else:
             self._tell(True, "etcd answers")
 
     def _tell(self, is_serving: bool, why: str) -> None:
-        if is_serving is self._is_serving:
+        if is_serving is self._is_serving and why == self._why:
             return
+        self._why = why
         if self._is_serving is not None or not is_serving:
             _log.warning("%s: %s", "healthy again" if is_serving else "not healthy", why)
         self._is_serving = is_serving

@@ -24,6 +24,7 @@ from operation_service.errors import CorruptRecordError, StoreError
 from operation_service.etcd_client import EtcdClient
 from operation_service.keys import KeyRange, Keys
 from operation_service.landmarks import Landmarks
+from operation_service.layout import Layout
 from operation_service.model import Resource
 
 _log = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ class Janitor:
 
     def __init__(self, etcd: EtcdClient, keys: Keys, landmarks: Landmarks) -> None:
         self._etcd = etcd
+        self._layout = Layout(etcd, keys)
         self._keys = keys
         self._landmarks = landmarks
         self._todo: dict[tuple[Resource, str], None] = {}
@@ -104,7 +106,7 @@ class Janitor:
                 return
             some = KeyRange(keys.start, found.kvs[-1].key + b"\0")
             request = etcdrpc.TxnRequest(compare=guards, success=[etcd_ops.delete_range(some)])
-            response = await self._etcd.write(request, Deadline(_SECONDS))
+            response = await self._layout.write(request, Deadline(_SECONDS))
             if not response.succeeded or not found.more:
                 return
 

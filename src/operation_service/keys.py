@@ -3,6 +3,7 @@
     {prefix}cancelled/{project}/{name}#{token hash}               a cancelled peer, leased like the lock it had
     {prefix}details/{project}/{name}#{operation id}/request       the operation_request
     {prefix}details/{project}/{name}#{operation id}/log/{number}  one log each, numbered from 0000000001
+    {prefix}layout                                                the number of this layout (layout.py)
     {prefix}locks/{project}/{name}                                the lock, leased
     {prefix}records/{project}/{name}                              the operation
 
@@ -51,6 +52,7 @@ class Keys:
         self._locks = self._prefix + b"locks/"
         self._cancelled = self._prefix + b"cancelled/"
         self._details = self._prefix + b"details/"
+        self.layout = self._prefix + b"layout"
         self.watched = KeyRange(self._locks, prefix_range(self._records).end)
         """Locks and records, and nothing else: that is what changes are told from."""
 

@@ -28,6 +28,7 @@ from operation_service.health import Health, HealthMonitor, shortened
 from operation_service.janitor import Janitor
 from operation_service.keys import Keys
 from operation_service.landmarks import Landmarks
+from operation_service.layout import Layout
 from operation_service.leases import Leases
 from operation_service.listing import Listing
 from operation_service.lock_times import LockTimes
@@ -38,7 +39,7 @@ from operation_service.scan import EVERYTHING, Scan
 from operation_service.self_telling import Sources, self_telling
 from operation_service.servicer import OperationServicer
 from operation_service.serving_line import serving_line
-from operation_service.settings import Settings
+from operation_service.settings import Settings, SettingsError
 from operation_service.survey import Survey
 from operation_service.telling import Telling
 from operation_service.watch_hub import WatchHub
@@ -158,7 +159,7 @@ async def running(
         told = await stack.enter_async_context(self_telling(settings, telling))
         endpoints = etcd_endpoints or settings.etcd_endpoints or (await start_embedded_etcd(settings, stack),)
         clock, keys = clock or SystemClock(), Keys(settings.key_prefix)
-        etcd = EtcdClient(endpoints, clock.monotonic, told.observer)
+        etcd = EtcdClient(endpoints, clock.monotonic, told.observer, access=settings.etcd_access, probe=keys.layout)
         stack.push_async_callback(etcd.close)
         times = LockTimes(clock)
         leases = Leases(etcd, clock, settings.retention_seconds)
@@ -185,7 +186,7 @@ async def running(
             *(operations, listing, watching, delivery, settings.max_lock_seconds), on_watch_begun=told.on_watch_begun
         )
         health = Health(delivery)
-        monitor = HealthMonitor(etcd, health, ("", _SERVICE.full_name))
+        monitor = HealthMonitor(Layout(etcd, keys), health, ("", _SERVICE.full_name))
         methods = wire.handlers(_SERVICE, servicer, delivery, admission, observer=told.observer)
         ports.server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE.full_name, methods),))
         ports.server.add_generic_rpc_handlers((_health_handlers(health, delivery),))
@@ -195,6 +196,9 @@ async def running(
         if census is not None:
             told.tell_of(Sources(times, census, admission, monitor, hub, ports.certificate_ends_at))
         await monitor.ask()
+        if monitor.wrong_layout is not None:
+            # An etcd that does not answer is waited for; this one has answered.
+            raise SettingsError(f"--key-prefix {settings.key_prefix}: {monitor.wrong_layout.why}")
         works: list[background.Work] = [etcd.feel_pulses, monitor.run, hub.run, expiry.run, janitor.run, survey.run]
         for work in (*works, *told.works, *ports.works):
             stack.push_async_callback(background.begun(work))

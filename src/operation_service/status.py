@@ -33,6 +33,7 @@ TABLE: dict[type[OperationError], tuple[grpc.StatusCode, str]] = {
     errors.OverloadedError: (Code.RESOURCE_EXHAUSTED, "OVERLOADED"),
     errors.TooManyWatchesError: (Code.RESOURCE_EXHAUSTED, "TOO_MANY_WATCHES"),
     errors.StoreUnavailableError: (Code.UNAVAILABLE, "ETCD_UNAVAILABLE"),
+    errors.LayoutError: (Code.UNAVAILABLE, "ETCD_UNAVAILABLE"),
     errors.StoreOutOfSpaceError: (Code.RESOURCE_EXHAUSTED, "ETCD_OUT_OF_SPACE"),
     errors.RevisionCompactedError: (Code.OUT_OF_RANGE, "REVISION_COMPACTED"),
     errors.RevisionInFutureError: (Code.OUT_OF_RANGE, "REVISION_IN_FUTURE"),

@@ -18,6 +18,7 @@ from operation_service.certificate_files import certificates_of
 from operation_service.descriptor_sets import load
 from operation_service.embedded_etcd import start_embedded_etcd
 from operation_service.ending import StopSignals
+from operation_service.etcd_files import check_files
 from operation_service.metrics_gathering import gathered
 from operation_service.metrics_http import metrics_served
 from operation_service.port_claim import claimed
@@ -45,6 +46,7 @@ async def serve(settings: Settings) -> None:
     load(settings.descriptor_sets)
     if settings.tls is not None:
         certificates_of(settings.tls)
+    check_files(settings.etcd_access)
     async with contextlib.AsyncExitStack() as stack:
         settings = replace(settings, listen=stack.enter_context(claimed(settings.listen)))
         if settings.health_listen is not None:

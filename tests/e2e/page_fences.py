@@ -47,6 +47,10 @@ ELSEWHERE: dict[str, dict[str, str]] = {
         "operation-service serve --tls-cert": _TRANSPORT,
         "grpcurl -cacert": _TRANSPORT,
         "from operation_service.client import Client, Tls": _TRANSPORT,
+        "etcdctl user add root": "tests/e2e/test_guarded_etcd.py::test_the_commands_of_the_page_are_enough",
+        "operation-service serve --etcd-endpoints": (
+            "tests/e2e/test_guarded_etcd.py::test_the_commands_of_the_page_are_enough"
+        ),
     },
     "docs/reliability.md": {
         "make chaos SECONDS=600 SEED=...": "tests/e2e/test_pages.py::test_what_the_pages_make_can_be_made",

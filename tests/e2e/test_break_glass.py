@@ -47,6 +47,7 @@ async def test_a_person_can_read_all_keys_with_etcdctl(holder: Peer, etcd: str) 
         f"{details}log/0000000001",
         f"{details}log/0000000002",
         f"{details}request",
+        f"{PREFIX}layout",
         LOCK,
         f"{PREFIX}records/project/cancelled",
         RECORD,

@@ -18,6 +18,8 @@ from operation_service.errors import StoreUnavailableError
 from operation_service.etcd_client import EtcdClient, LeaseGoneError
 from operation_service.etcd_ops import Guard, Put, Transaction
 from operation_service.group_commit import GroupCommit, Outcome
+from operation_service.keys import Keys
+from operation_service.layout import Layout
 from operation_service.leases import Leases
 from operation_service.server import running
 from operation_service.settings import Settings
@@ -46,16 +48,19 @@ class TestTransactionsThatGoTogether:
         )
 
     async def write(self, client: EtcdClient, *transactions: Transaction) -> list[Outcome | BaseException]:
-        commits = GroupCommit(client)
+        layout = Layout(client, Keys("/test/"))
+        await layout.settle(Deadline(10))
+        commits = GroupCommit(layout)
         return await asyncio.gather(
             *(commits.write(each, Deadline(10), nothing) for each in transactions), return_exceptions=True
         )
 
     async def test_are_made_at_one_revision(self, client: EtcdClient, settings: Settings, hands: EtcdHands) -> None:
+        await self.write(client, self.put(settings, "first"))
         before = await hands.revision()
         outcomes = await self.write(client, *(self.put(settings, name) for name in NAMES))
         assert {outcome.revision for outcome in outcomes if isinstance(outcome, Outcome)} == {before + 1}
-        assert sorted(await hands.keys()) == NAMES
+        assert sorted(await hands.keys()) == ["first", *NAMES]
 
     async def test_fail_alone_where_somebody_was_faster_and_are_told_what_is_there(
         self, client: EtcdClient, settings: Settings, hands: EtcdHands

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from operation_service import handover
 from operation_service.settings import Settings
-from operation_service.settings_tls import ServerTls
+from operation_service.settings_tls import EtcdAccess, ServerTls
 
 URL = "http://127.0.0.1:2379"
 TLS = ServerTls(cert=Path("tls.crt"), key=Path(os.fsdecode(b"not \xff UTF-8")), client_ca=Path("ca.crt"))
@@ -42,6 +42,15 @@ def test_a_worker_is_told_the_settings_with_the_ports_and_the_etcd_that_all_shar
         max_watches=4,
         workers=5,
     )
+
+
+def test_a_worker_is_told_how_etcd_knows_the_service() -> None:
+    access = EtcdAccess(
+        ca=Path("ca"), cert=Path("cert"), key=Path("key"), user="service", password_file=Path("pass word")
+    )
+    settings = Settings(etcd_endpoints=("https://etcd:2379",), etcd_access=access, workers=2)
+    line = handover.order(settings, settings.etcd_endpoints)
+    assert handover.settings_of(line).etcd_access == access
 
 
 def test_why_a_worker_cannot_start_is_one_line() -> None:

@@ -55,6 +55,7 @@ def one_of_each(resource: Resource, lock: Lock, log: Log, key: str) -> dict[type
         errors.TooManyWatchesError(2_000, SECOND),
         errors.StoreUnavailableError("it did not answer in time", is_outcome_unknown=True),
         errors.StoreOutOfSpaceError(),
+        errors.LayoutError(key, "2", 1),
         errors.RevisionCompactedError(2**63 - 1),
         errors.RevisionInFutureError(2**62),
         errors.PageTokenExpiredError(),
@@ -85,6 +86,7 @@ TOLD = {
     errors.OverloadedError: ("RESOURCE_EXHAUSTED", "OVERLOADED"),
     errors.TooManyWatchesError: ("RESOURCE_EXHAUSTED", "TOO_MANY_WATCHES"),
     errors.StoreUnavailableError: ("UNAVAILABLE", "ETCD_UNAVAILABLE"),
+    errors.LayoutError: ("UNAVAILABLE", "ETCD_UNAVAILABLE"),
     errors.StoreOutOfSpaceError: ("RESOURCE_EXHAUSTED", "ETCD_OUT_OF_SPACE"),
     errors.RevisionCompactedError: ("OUT_OF_RANGE", "REVISION_COMPACTED"),
 }
@@ -98,6 +100,7 @@ RETRY_SECONDS = {
     errors.OverloadedError: 1.0,
     errors.TooManyWatchesError: 1.0,
     errors.StoreUnavailableError: 1.0,
+    errors.LayoutError: 1.0,
     errors.WatcherTooSlowError: 1.0,
     errors.WatchInterruptedError: 1.0,
 }
@@ -139,7 +142,8 @@ def test_the_table_has_a_row_for_every_error_and_no_other() -> None:
 
 
 def test_every_reason_is_in_the_protocol_and_every_one_there_is_told() -> None:
-    reasons = [f"ERROR_REASON_{reason}" for _, reason in TABLE.values()]
+    # A layout of another version is to callers what an etcd out of reach is.
+    reasons = [f"ERROR_REASON_{reason}" for kind, (_, reason) in TABLE.items() if kind is not errors.LayoutError]
     assert sorted(reasons) == sorted(set(pb.ErrorReason.keys()) - {"ERROR_REASON_UNSPECIFIED"})
 
 

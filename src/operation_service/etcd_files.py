@@ -1,0 +1,17 @@
+"""The files that etcd knows the service by, looked at before anything is started for nothing."""
+
+from operation_service.etcd_password import read_password
+from operation_service.etcd_tls import EtcdTls
+from operation_service.settings_tls import EtcdAccess
+
+
+def check_files(access: EtcdAccess) -> None:
+    """Look whether each can be used.
+
+    Raises:
+        SettingsError: One of them cannot.
+    """
+    if access.has_tls:
+        EtcdTls(access)
+    if access.password_file is not None:
+        read_password(access.password_file)
