@@ -125,7 +125,7 @@ class _ServiceCollector(Collector):
             "refusals", "Calls that this replica answered with an error, by its ErrorInfo's reason.", "reason"
         )
         at_gates = {"OVERLOADED": admission.calls.refused, "TOO_MANY_WATCHES": admission.watches.refused}
-        for _, reason in TABLE.values():
+        for reason in dict.fromkeys(reason for _, reason in TABLE.values()):
             refused.add_metric([reason], tallies.refusals[reason] + at_gates.get(reason, 0))
         yield refused
         yield _gauge("calls_in_flight", "Calls that this replica is serving, watches apart.", admission.calls.inside)
