@@ -13,6 +13,7 @@ from grpc_health.v1 import health_pb2
 
 from n0stack.operation.v1alpha import operation_service_pb2 as pb
 from operation_service import health_port, wire
+from operation_service.access import Access
 from operation_service.admission import Admission, Gate
 from operation_service.clock import Clock, SystemClock
 from operation_service.commits import Commits
@@ -174,6 +175,7 @@ async def running(
         DescriptorSetError: A descriptor set cannot be used.
     """
     index = load(settings.descriptor_sets)
+    access = Access(settings)
     certificates = ServerCertificates(settings.tls) if settings.tls else None
     most = max(1, max_connections() - (health_port.MAX_CONNECTIONS if settings.health_listen else 0))
     server = new_server((*_OPTIONS, port_sharing(settings), ("grpc.max_allowed_incoming_connections", most)))
@@ -202,7 +204,7 @@ async def running(
         servicer = OperationServicer(operations, listing, watching, delivery, settings.max_lock_seconds)
         health = Health(delivery)
         monitor = HealthMonitor(etcd, health, ("", _SERVICE.full_name))
-        methods = wire.handlers(_SERVICE, servicer, delivery, admission)
+        methods = wire.handlers(_SERVICE, servicer, delivery, admission, access=access)
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE.full_name, methods),))
         server.add_generic_rpc_handlers((_health_handlers(health, delivery),))
         add_reflection(
@@ -210,7 +212,7 @@ async def running(
         )
 
         await monitor.ask()
-        own = [certificates.run] if certificates else []
+        own = [*([certificates.run] if certificates else []), *([] if access.is_open else [access.run])]
         for work in (etcd.feel_pulses, monitor.run, hub.run, expiry.run, janitor.run, survey.run, *own):
             stack.push_async_callback(_cancel, asyncio.create_task(_for_ever(work)))
         settings = replace(settings, listen=address or bind(server, settings.listen, certificates=certificates))

@@ -10,6 +10,7 @@ that is the same. A call counts until its answer is on its way.
 
 import asyncio
 import contextlib
+import functools
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -24,11 +25,13 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 
 from n0stack.operation.v1alpha.operation_service_pb2 import CompleteOperationRequest
 from operation_service import weights
+from operation_service.access import Access, Door
 from operation_service.admission import Admission, FullError, Gate
 from operation_service.bounds import Bounds
 from operation_service.compression import DecompressionError, decompressed
 from operation_service.delivery import Answer, CallerGoneError, Delivery, NotReadError
 from operation_service.errors import InvalidRequestError, OperationError, UnforeseenError, Violation
+from operation_service.identities import NOBODY, Identity
 from operation_service.status import to_status
 
 _log = logging.getLogger(__name__)
@@ -53,8 +56,9 @@ _ANSWER_SECONDS = 5.0
 """For an answer to be read, before the call gives up its place."""
 
 Context = grpc.aio.ServicerContext[Message, Message]
-Request = Message | InvalidRequestError
-Guarded = Callable[[Request, Context], Awaitable[Answer | None]]
+Request = Message | OperationError
+Guarded = Callable[[Request, Context, Identity], Awaitable[Answer | None]]
+Arrival = Callable[[Context], Awaitable[tuple[Request, Identity]]]
 Shorten = Callable[[Message], Message]
 
 
@@ -64,6 +68,8 @@ def handlers(
     delivery: Delivery,
     admission: Admission,
     shorten: Shorten | None = None,
+    *,
+    access: Access | None = None,
 ) -> "dict[str, grpc.RpcMethodHandler[Any, Any]]":
     """Return the handlers of a service, by the names of its rpcs.
 
@@ -73,40 +79,44 @@ def handlers(
         delivery: Writes.
         admission: Says how many calls may be served at once.
         shorten: Makes of a request that was parsed what is kept of it. None: all of it is.
+        access: Says who may call, and what; the servicer's methods are given the permit too. None: everybody may call.
     """
+    doors = {method.name: Door(access, method.name) if access else None for method in service.methods}
     return {
-        method.name: _handler(method, getattr(servicer, method.name), delivery, admission, shorten)
+        method.name: _handler(
+            method,
+            functools.partial(_guarded, getattr(servicer, method.name), delivery, doors[method.name]),
+            functools.partial(_arrival, bounds=Bounds(), door=doors[method.name]),
+            (delivery, admission, shorten),
+        )
         for method in service.methods
     }
 
 
 def _handler(
     method: MethodDescriptor,
-    behavior: Callable[..., Any],
-    delivery: Delivery,
-    admission: Admission,
-    shorten: Shorten | None,
+    guard: Callable[[float | None], Guarded],
+    arrival: Arrival,
+    rest: tuple[Delivery, Admission, Shorten | None],
 ) -> "grpc.RpcMethodHandler[Any, Any]":
+    delivery, admission, shorten = rest
     parse = _parser(GetMessageClass(method.input_type), shorten)
     # What is written, or returned to be written, is serialized already (delivery.py).
     if method.server_streaming:
-        guarded = _guarded(behavior, delivery, None)
-        streaming: Callable[..., Any] = _streaming(guarded, delivery, admission.watches)
+        streaming: Callable[..., Any] = _streaming(guard(None), arrival, delivery, admission.watches)
         return grpc.stream_stream_rpc_method_handler(streaming, request_deserializer=parse)
-    guarded = _guarded(behavior, delivery, _ANSWER_SECONDS)
-    answering: Callable[..., Any] = _answering(guarded, delivery, admission.calls)
+    answering: Callable[..., Any] = _answering(guard(_ANSWER_SECONDS), arrival, delivery, admission.calls)
     return grpc.stream_unary_rpc_method_handler(answering, request_deserializer=parse)
 
 
-def _streaming(guarded: Guarded, delivery: Delivery, gate: Gate) -> Callable[..., Awaitable[None]]:
-    bounds = Bounds()
+def _streaming(guarded: Guarded, arrival: Arrival, delivery: Delivery, gate: Gate) -> Callable[..., Awaitable[None]]:
 
     async def call(_requests: object, context: Context) -> None:
         try:
             with gate.place():
-                request = await _request(context, bounds)
+                request, caller = await arrival(context)
                 with gate.room(_weight(request)):
-                    await guarded(request, context)
+                    await guarded(request, context, caller)
         except (NotReadError, CallerGoneError):
             pass
         except FullError as full:
@@ -115,17 +125,15 @@ def _streaming(guarded: Guarded, delivery: Delivery, gate: Gate) -> Callable[...
     return call
 
 
-def _answering(guarded: Guarded, delivery: Delivery, gate: Gate) -> Callable[..., Awaitable[bytes]]:
-    bounds = Bounds()
-
+def _answering(guarded: Guarded, arrival: Arrival, delivery: Delivery, gate: Gate) -> Callable[..., Awaitable[bytes]]:
     async def call(_requests: object, context: Context) -> bytes:
         leave: Callable[[], None] | None = None
         try:
             gate.enter()
             leave = gate.leave
-            request = await _request(context, bounds)
+            request, caller = await arrival(context)
             with gate.room(_weight(request)):
-                answer = await guarded(request, context)
+                answer = await guarded(request, context, caller)
             del request
             if answer is not None:
                 data = delivery.hand_over(answer, _ANSWER_SECONDS, leave)
@@ -148,6 +156,14 @@ def _answering(guarded: Guarded, delivery: Delivery, gate: Gate) -> Callable[...
     return call
 
 
+async def _arrival(context: Context, *, bounds: Bounds, door: Door | None) -> tuple[Request, Identity]:
+    """Find out who calls, and only then wait for the request."""
+    caller = NOBODY if door is None else door.caller(context)
+    if isinstance(caller, OperationError):
+        return caller, NOBODY
+    return await _request(context, bounds), caller
+
+
 async def _request(context: Context, bounds: Bounds) -> Request:
     try:
         with bounds.within(_REQUEST_SECONDS):
@@ -164,7 +180,7 @@ async def _request(context: Context, bounds: Bounds) -> Request:
 
 def _weight(request: Request) -> int:
     """Return about how many bytes a request takes in memory."""
-    if isinstance(request, InvalidRequestError):
+    if isinstance(request, OperationError):
         return 0
     details = len(request.error.details) if isinstance(request, CompleteOperationRequest) else 0
     return request.ByteSize() + weights.DETAIL * details
@@ -267,16 +283,20 @@ def _is_parsable(field: Any, data: bytes) -> bool:  # noqa: ANN401, the stubs kn
     return True
 
 
-def _guarded(behavior: Callable[..., Awaitable[Answer | None]], delivery: Delivery, patience: float | None) -> Guarded:
+def _guarded(
+    behavior: Callable[..., Awaitable[Answer | None]], delivery: Delivery, door: Door | None, patience: float | None
+) -> Guarded:
     """Tell errors as section 5 of the contract says; wait for so many seconds until they are read."""
 
-    async def call(request: Request, context: Context) -> Answer | None:
-        if isinstance(request, InvalidRequestError):
+    async def call(request: Any, context: Context, caller: Identity) -> Answer | None:  # noqa: ANN401, any request
+        if isinstance(request, OperationError):
             # Not raised: it would be held by the frames that its own traceback holds, and the call with them.
             await delivery.abort(context, _status(request, request), patience)
             return None
         try:
-            return await behavior(request, context)
+            if door is None:
+                return await behavior(request, context)
+            return await behavior(request, context, door.permit(caller, request.project))
         except OperationError as error:
             # As above.
             error.__traceback__ = None
