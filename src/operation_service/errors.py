@@ -1,6 +1,11 @@
 """Everything that can go wrong with a call, with the facts as attributes.
 
     OperationError
+    ├── UnauthenticatedError           nobody knows who calls
+    │   ├── IdentityRequiredError
+    │   ├── BearerTokenInvalidError
+    │   └── BearerTokenExpiredError
+    ├── RoleRequiredError              who calls may not do this
     ├── InvalidRequestError            the request itself is wrong
     ├── NotFoundError                  there is no such operation
     ├── RefusedError                   the rules say no
@@ -80,6 +85,63 @@ class InvalidRequestError(OperationError):
     def __init__(self, violations: Sequence[Violation]) -> None:
         super().__init__("; ".join(f"{v.field}: {v.description}" if v.field else v.description for v in violations))
         self.violations = tuple(violations)
+
+
+class UnauthenticatedError(OperationError):
+    """Nobody knows who calls; the call was not looked at."""
+
+
+class IdentityRequiredError(UnauthenticatedError):
+    """The caller has shown nothing that tells who it is, or a certificate that does not.
+
+    Args:
+        why: What is wrong with the certificate. Empty: nothing was shown.
+    """
+
+    def __init__(self, why: str = "") -> None:
+        super().__init__(
+            f"{why or 'the caller has not shown who it is'}: show a certificate of a CA that the service trusts, or a "
+            'JSON Web Token in the metadata "authorization" ("Bearer TOKEN"), whichever the service takes'
+        )
+
+
+class BearerTokenInvalidError(UnauthenticatedError):
+    """The token in `authorization` is not good. What is in it is never told.
+
+    Args:
+        why: What it lacks.
+    """
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f'the token in the metadata "authorization" is not good: {why}: get another one')
+
+
+class BearerTokenExpiredError(UnauthenticatedError):
+    """The token in `authorization` was good once, or the watch that began with it has outlived it."""
+
+    def __init__(self) -> None:
+        super().__init__('the token in the metadata "authorization" has expired: get another one, and call again')
+
+
+class RoleRequiredError(OperationError):
+    """The caller has not the role that the call needs. The same whether there is such a project or not.
+
+    Args:
+        role: Which role.
+        project: On which project. Empty: on any.
+        subject: Who calls.
+
+    Attributes:
+        project: As above.
+    """
+
+    def __init__(self, role: str, project: str, subject: str) -> None:
+        self.project = project
+        on = f"the project {project}" if project else "any project"
+        super().__init__(
+            f"{subject} has not the role {role} on {on}: whoever keeps this service's policy can grant it",
+            metadata={"role": role, "subject": subject} | ({"project": project} if project else {}),
+        )
 
 
 class NotFoundError(OperationError):

@@ -78,6 +78,12 @@ def get_range(keys: KeyRange, *, limit: int = 0, revision: int = 0) -> Op:
     return Op(request_range=request)
 
 
+def count(keys: KeyRange, *, revision: int = 0) -> Op:
+    """Count the keys of a range. Revision 0: as it is now."""
+    request = etcdrpc.RangeRequest(key=keys.start, range_end=keys.end, count_only=True, revision=revision)
+    return Op(request_range=request)
+
+
 def delete(key: bytes) -> Op:
     """Delete one key, if it is there."""
     return Op(request_delete_range=etcdrpc.DeleteRangeRequest(key=key))

@@ -20,6 +20,8 @@ class ExitCode(IntEnum):
     """Somebody else holds the resource, or lets nobody cancel: wait."""
     NOT_HELD = 6
     """The lock that the command needs, or names, is not there, or not any more."""
+    NOT_ALLOWED = 7
+    """The service does not know who calls, or the caller has not the role that it needs."""
     INTERRUPTED = 130
     """Ctrl-C."""
     READER_GONE = 141
@@ -49,6 +51,10 @@ _REASONS = {
     "PAGE_TOKEN_EXPIRED": ExitCode.FAILED,
     "CORRUPT_RECORD": ExitCode.FAILED,
     "UNFORESEEN": ExitCode.FAILED,
+    "IDENTITY_REQUIRED": ExitCode.NOT_ALLOWED,
+    "BEARER_TOKEN_INVALID": ExitCode.NOT_ALLOWED,
+    "BEARER_TOKEN_EXPIRED": ExitCode.NOT_ALLOWED,
+    "ROLE_REQUIRED": ExitCode.NOT_ALLOWED,
 }
 """The values of ErrorReason, without their prefix."""
 

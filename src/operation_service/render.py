@@ -24,28 +24,35 @@ EVENTS = {Event(name.removeprefix("OPERATION_EVENT_")): number for name, number 
 """The protocol's numbers of the events."""
 
 
-def written_operation(view: View) -> bytes:
+def written_operation(view: View, *, shows_token: bool = True) -> bytes:
     """Render what changes something answers with, serialized.
 
     Rule 8: what is over has locked_until unset and is_disabled_cancel false, lest anybody take it for a dead operator.
+
+    Args:
+        view: The operation.
+        shows_token: Whether the peer token is told, or left empty.
 
     Raises:
         CorruptRecordError: What was stored with it is no message.
     """
     # What is written behind a message is a part of it: so a hundred logs need not become messages again and again.
-    return _operation(view).SerializeToString() + view.logs.written(_written_log)
+    message = _operation(view)
+    if not shows_token:
+        message.ClearField("proposing_peer_token")
+    return message.SerializeToString() + view.logs.written(_written_log)
 
 
-def written_operation_record(view: View) -> bytes:
-    """Render what a read of one answers with, serialized. Raises like `written_operation`."""
-    operation = written_operation(view)
+def written_operation_record(view: View, *, shows_token: bool = True) -> bytes:
+    """Render what a read of one answers with, serialized. Takes and raises the same as `written_operation`."""
+    operation = written_operation(view, shows_token=shows_token)
     return _record(view).SerializeToString() + _OPERATION + _varint(len(operation)) + operation
 
 
-def operation_record(view: View) -> pb.OperationRecord:
-    """Render one of many. Raises like `written_operation`."""
+def operation_record(view: View, *, shows_token: bool = True) -> pb.OperationRecord:
+    """Render one of many. Takes and raises the same as `written_operation`."""
     message = _record(view)
-    message.operation.MergeFromString(written_operation(view))
+    message.operation.MergeFromString(written_operation(view, shows_token=shows_token))
     return message
 
 

@@ -1,7 +1,7 @@
 """Goes over the records of a query, from range to range, all at one revision."""
 
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 from dataclasses import dataclass
 
 from etcd3 import etcdrpc
@@ -23,27 +23,45 @@ _READ_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class OperationsQuery:
-    """What to list. An empty project, name_prefix or set of states stands for all."""
+    """What to list. An empty project, name_prefix or set of states stands for all.
+
+    Attributes:
+        project: Of which project.
+        name_prefix: What names begin with.
+        states: In which states.
+        projects: Where `project` is empty: of these projects alone, in the order of their keys. None: of all.
+    """
 
     project: str
     name_prefix: str
     states: frozenset[State]
+    projects: Collection[str] | None = None
 
     def __str__(self) -> str:
+        # Not `projects`: that is who asks, not what is asked, and may change from page to page.
         return "\n".join((self.project, self.name_prefix, *sorted(self.states)))
 
     @property
     def leaves_out(self) -> bool:
         """Whether what is scanned may be left out of the listing."""
-        return bool(self.states) or (bool(self.name_prefix) and not self.project)
+        return bool(self.states) or (bool(self.name_prefix) and not self.project and self.projects is None)
 
     def is_met_by(self, resource: Resource, state: State) -> bool:
         """Whether an operation is to be listed."""
         return (
-            (not self.project or resource.project == self.project)
+            (resource.project == self.project if self.project else self._may_have(resource.project))
             and resource.name.startswith(self.name_prefix)
             and (not self.states or state in self.states)
         )
+
+    def _may_have(self, project: str) -> bool:
+        return self.projects is None or project in self.projects
+
+    def ranges(self, keys: Keys) -> list[KeyRange]:
+        """Return the ranges of the records to list, in the order of their keys: what is not asked for is not read."""
+        if self.project or self.projects is None:
+            return [keys.records(self.project, self.name_prefix)]
+        return [keys.records(project, self.name_prefix) for project in self.projects]
 
 
 EVERYTHING = OperationsQuery("", "", frozenset())
@@ -106,8 +124,14 @@ class Scan:
             RevisionGoneError: The revision is compacted.
             StoreError: etcd cannot answer.
         """
-        landmarks, records = self._survey.landmarks, self._keys.records(self._query.project, self._query.name_prefix)
-        start = self._keys.record(after) + b"\0" if after is not None else records.start
+        behind = self._keys.record(after) + b"\0" if after is not None else b""
+        for records in self._query.ranges(self._keys):
+            if behind < records.end:
+                async for found in self._run(KeyRange(max(behind, records.start), records.end), limit, deadline):
+                    yield found
+
+    async def _run(self, records: KeyRange, limit: int, deadline: Deadline | None) -> AsyncGenerator[Found, None]:
+        landmarks, start = self._survey.landmarks, records.start
         begun, wanted, ranges = start, limit, 0
         while start < records.end:
             # Its end is a hint. If what is wanted is not all there, the next range is twice as long, so that a gap of

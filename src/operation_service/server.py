@@ -13,6 +13,7 @@ from grpc_health.v1 import health_pb2
 
 from n0stack.operation.v1alpha import operation_service_pb2 as pb
 from operation_service import background, wire
+from operation_service.access import Access
 from operation_service.admission import Admission, Gate
 from operation_service.clock import Clock, SystemClock
 from operation_service.commits import Commits
@@ -154,9 +155,11 @@ async def running(
         DescriptorSetError: A descriptor set cannot be used.
     """
     index = load(settings.descriptor_sets)
+    access = Access(settings)
     ports = Ports(settings)
     async with contextlib.AsyncExitStack() as stack:
         told = await stack.enter_async_context(self_telling(settings, telling))
+        access.denied.audit = told.audit
         endpoints = etcd_endpoints or settings.etcd_endpoints or (await start_embedded_etcd(settings, stack),)
         clock, keys = clock or SystemClock(), Keys(settings.key_prefix)
         etcd = EtcdClient(endpoints, clock.monotonic, told.observer, access=settings.etcd_access, probe=keys.layout)
@@ -187,7 +190,8 @@ async def running(
         )
         health = Health(delivery)
         monitor = HealthMonitor(Layout(etcd, keys), health, ("", _SERVICE.full_name))
-        methods = wire.handlers(_SERVICE, servicer, delivery, admission, observer=told.observer)
+        around = wire.Around(delivery, admission, observer=told.observer, access=access)
+        methods = wire.handlers(_SERVICE, servicer, around)
         ports.server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE.full_name, methods),))
         ports.server.add_generic_rpc_handlers((_health_handlers(health, delivery),))
         names, gate = (_SERVICE.full_name, _HEALTH.full_name), Gate(_MAX_REFLECTIONS, OverloadedError)
@@ -200,7 +204,7 @@ async def running(
             # An etcd that does not answer is waited for; this one has answered.
             raise SettingsError(f"--key-prefix {settings.key_prefix}: {monitor.wrong_layout.why}")
         works: list[background.Work] = [etcd.feel_pulses, monitor.run, hub.run, expiry.run, janitor.run, survey.run]
-        for work in (*works, *told.works, *ports.works):
+        for work in (*works, *told.works, *ports.works, *access.works):
             stack.push_async_callback(background.begun(work))
         stack.push_async_callback(ports.stop, admission)
         settings, ended = await ports.start(_health_handlers(health, delivery))
@@ -214,5 +218,5 @@ async def running(
 def _health_handlers(health: Health, delivery: Delivery) -> grpc.GenericRpcHandler:
     """Return what one server tells of the health; each counts for itself who asks it."""
     admission = Admission(_MAX_HEALTH_CALLS, _MAX_HEALTH_WATCHES)
-    methods = wire.handlers(_HEALTH, health, delivery, admission, shortened)
+    methods = wire.handlers(_HEALTH, health, wire.Around(delivery, admission, shorten=shortened))
     return grpc.method_handlers_generic_handler(_HEALTH.full_name, methods)

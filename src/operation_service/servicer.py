@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from n0stack.operation.v1alpha import operation_service_pb2 as pb
 from n0stack.protobuf.operation_pb2 import ProposeOperationRequest
 from operation_service import render
+from operation_service.access import Permit, Standing
 from operation_service.clock import Deadline
 from operation_service.delivery import Delivery, NotReadError
 from operation_service.errors import CorruptRecordError, WatcherTooSlowError
@@ -75,11 +76,11 @@ class OperationServicer:
         self._pages = Workers(_PAGES_AT_ONCE)
         self._max_lock_seconds = max_lock_seconds
 
-    async def CreateOperation(self, request: pb.CreateOperationRequest, context: Context) -> bytes:
+    async def CreateOperation(self, request: pb.CreateOperationRequest, context: Context, permit: Permit) -> bytes:
         """Record a request, and take the lock if asked to."""
         check = Validator()
         resource = check.resource(request.project, request.name)
-        caller = _caller(check, request.proposing_peer_token, context)
+        caller = _caller(check, request.proposing_peer_token, context, permit)
         check.log_message(request.log_message)
         data, digest = check.operation_request(request.operation_request)
         if request.lock_for_seconds:
@@ -98,11 +99,11 @@ class OperationServicer:
         )
         return await self._change(create, context)
 
-    async def ProposeOperation(self, request: ProposeOperationRequest, context: Context) -> bytes:
+    async def ProposeOperation(self, request: ProposeOperationRequest, context: Context, permit: Permit) -> bytes:
         """Take the lock, or renew it."""
         check = Validator()
         resource = check.resource(request.project, request.name)
-        caller = _caller(check, request.proposing_peer_token, context)
+        caller = _caller(check, request.proposing_peer_token, context, permit)
         check.log_message(request.log_message)
         check.lock_for_seconds(request.lock_for_seconds, self._max_lock_seconds)
         check.finish()
@@ -115,57 +116,63 @@ class OperationServicer:
         )
         return await self._change(propose, context)
 
-    async def AppendOperationLog(self, request: pb.AppendOperationLogRequest, context: Context) -> bytes:
+    async def AppendOperationLog(
+        self, request: pb.AppendOperationLogRequest, context: Context, permit: Permit
+    ) -> bytes:
         """Add a log."""
         check = Validator()
         resource = check.resource(request.project, request.name)
-        caller = _caller(check, request.proposing_peer_token, context)
+        caller = _caller(check, request.proposing_peer_token, context, permit)
         check.log_message(request.log_message, is_required=True)
         check.finish()
         return await self._change(Append(resource, caller, request.log_message), context)
 
-    async def CompleteOperation(self, request: pb.CompleteOperationRequest, context: Context) -> bytes:
+    async def CompleteOperation(self, request: pb.CompleteOperationRequest, context: Context, permit: Permit) -> bytes:
         """End the operation, as succeeded or failed."""
         check = Validator()
         resource = check.resource(request.project, request.name)
-        caller = _caller(check, request.proposing_peer_token, context)
+        caller = _caller(check, request.proposing_peer_token, context, permit)
         check.log_message(request.log_message)
         failure = check.error(request.error) if request.HasField("error") else None
         check.finish()
         return await self._change(Complete(resource, caller, request.log_message, failure), context)
 
-    async def CancelOperation(self, request: pb.CancelOperationRequest, context: Context) -> bytes:
+    async def CancelOperation(self, request: pb.CancelOperationRequest, context: Context, permit: Permit) -> bytes:
         """End the operation, as cancelled."""
         check = Validator()
         resource = check.resource(request.project, request.name)
-        caller = _caller(check, request.proposing_peer_token, context)
+        caller = _caller(check, request.proposing_peer_token, context, permit)
         check.log_message(request.log_message)
         check.finish()
         return await self._change(Cancel(resource, caller, request.log_message), context)
 
-    async def GetOperation(self, request: pb.GetOperationRequest, context: Context) -> bytes:
+    async def GetOperation(self, request: pb.GetOperationRequest, context: Context, permit: Permit) -> bytes:
         """Read one."""
         check = Validator()
         resource = check.resource(request.project, request.name)
         check.finish()
-        return render.written_operation_record(await self._operations.get(resource, _deadline(context)))
+        view = await self._operations.get(resource, _deadline(context))
+        return render.written_operation_record(view, shows_token=permit.shows_tokens(resource.project))
 
-    async def ListOperations(self, request: pb.ListOperationsRequest, context: Context) -> pb.ListOperationsResponse:
+    async def ListOperations(
+        self, request: pb.ListOperationsRequest, context: Context, permit: Permit
+    ) -> pb.ListOperationsResponse:
         """Read a page of many."""
         check = Validator()
         check.filter(request.project, request.name_prefix)
         states = check.states(request.states, _STATES)
         page_size = check.page_size(request.page_size)
         check.finish()
-        query = OperationsQuery(request.project, request.name_prefix, states)
+        projects = None if request.project else permit.readable()
+        query = OperationsQuery(request.project, request.name_prefix, states, projects)
         deadline = _deadline(context)
         async with self._pages.one(deadline):
             views, token = await self._listing.operations(query, page_size, request.page_token, deadline)
-            records = (record for view in views if (record := _readable(view)) is not None)
+            records = (record for view in views if (record := _readable(view, permit)) is not None)
             return pb.ListOperationsResponse(operations=records, next_page_token=token)
 
     async def ListOperationLogs(
-        self, request: pb.ListOperationLogsRequest, context: Context
+        self, request: pb.ListOperationLogsRequest, context: Context, _permit: Permit
     ) -> pb.ListOperationLogsResponse:
         """Read a page of logs."""
         check = Validator()
@@ -177,7 +184,7 @@ class OperationServicer:
             logs, token = await self._listing.logs(resource, page_size, request.page_token, deadline)
         return pb.ListOperationLogsResponse(logs=map(render.log_line, logs), next_page_token=token)
 
-    async def WatchOperations(self, request: pb.WatchOperationsRequest, context: Context) -> None:
+    async def WatchOperations(self, request: pb.WatchOperationsRequest, context: Context, permit: Permit) -> None:
         """Tell of changes until the caller ends the call, or does not read any more.
 
         No generator, which could not give up on a caller that does not read.
@@ -186,7 +193,11 @@ class OperationServicer:
         check.filter(request.project, request.name_prefix)
         check.start_revision(request.start_revision)
         check.finish()
-        query = WatchQuery(request.project, request.name_prefix, request.start_revision)
+        with permit.standing(request.project) as standing:
+            query = WatchQuery(request.project, request.name_prefix, request.start_revision, standing.projects)
+            await self._watch(query, context, permit, standing)
+
+    async def _watch(self, query: WatchQuery, context: Context, permit: Permit, standing: Standing) -> None:
         current = await self._watching.begin(query, _deadline(context))
         # Tells the caller that its watch stands, which may otherwise have nothing to say for long.
         await context.send_initial_metadata(())
@@ -194,7 +205,8 @@ class OperationServicer:
             self._on_watch_begun()
         async with contextlib.aclosing(self._watching.watch(query, current)) as watch:
             async for told in watch:
-                if (operation := _readable(told.view)) is not None:
+                standing.check()
+                if (operation := _readable(told.view, permit)) is not None:
                     response = pb.WatchOperationsResponse(
                         event=render.EVENTS[told.event], operation=operation, revision=told.revision
                     )
@@ -216,19 +228,19 @@ class OperationServicer:
             return render.written_operation(replace(view, request=None))
 
 
-def _readable(view: View) -> pb.OperationRecord | None:
+def _readable(view: View, permit: Permit) -> pb.OperationRecord | None:
     """Render one of many. What was spoilt by hand must not hide the others, nor end a watch ever again at one place."""
     try:
-        return render.operation_record(view)
+        return render.operation_record(view, shows_token=permit.shows_tokens(view.resource.project))
     except CorruptRecordError as error:
         _log.error("left out: %s", error)
         return None
 
 
-def _caller(check: Validator, token: str, context: Context) -> Caller:
+def _caller(check: Validator, token: str, context: Context, permit: Permit) -> Caller:
     check.token(token)
     sent = [value for key, value in context.invocation_metadata() or () if key == FENCING_TOKEN_METADATA]
-    return Caller(token, _network_address(context.peer()), check.fencing_token(sent))
+    return Caller(token, permit.subject or _network_address(context.peer()), check.fencing_token(sent))
 
 
 @functools.lru_cache(maxsize=1_024)

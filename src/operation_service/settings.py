@@ -104,6 +104,8 @@ class Settings:
                 f"--listen {self.listen} can be reached by others than this machine: give --tls-cert and --tls-key, "
                 "or say --insecure to serve without TLS there"
             )
+        if self.access.policy and not self.access.jwks and not (self.tls and self.tls.client_ca):
+            raise SettingsError("--policy needs to know who calls: give --tls-client-ca or --jwt-jwks too")
         for flag, listen in (("--health-listen", self.health_listen), ("--metrics-listen", self.metrics_listen)):
             if listen is not None:
                 _check_listen(flag, listen)

@@ -19,6 +19,10 @@ DOMAIN = "operation.n0stack"
 Code = grpc.StatusCode
 
 TABLE: dict[type[OperationError], tuple[grpc.StatusCode, str]] = {
+    errors.IdentityRequiredError: (Code.UNAUTHENTICATED, "IDENTITY_REQUIRED"),
+    errors.BearerTokenInvalidError: (Code.UNAUTHENTICATED, "BEARER_TOKEN_INVALID"),
+    errors.BearerTokenExpiredError: (Code.UNAUTHENTICATED, "BEARER_TOKEN_EXPIRED"),
+    errors.RoleRequiredError: (Code.PERMISSION_DENIED, "ROLE_REQUIRED"),
     errors.InvalidRequestError: (Code.INVALID_ARGUMENT, "INVALID_ARGUMENT"),
     errors.NotFoundError: (Code.NOT_FOUND, "NOT_FOUND"),
     errors.LockedError: (Code.FAILED_PRECONDITION, "LOCKED"),

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from operation_service import handover
+from operation_service.access_files import AccessFiles
 from operation_service.certificate_files import certificates_of
 from operation_service.descriptor_sets import load
 from operation_service.embedded_etcd import start_embedded_etcd
@@ -47,6 +48,7 @@ async def serve(settings: Settings) -> None:
     if settings.tls is not None:
         certificates_of(settings.tls)
     check_files(settings.etcd_access)
+    AccessFiles(settings.access)
     async with contextlib.AsyncExitStack() as stack:
         settings = replace(settings, listen=stack.enter_context(claimed(settings.listen)))
         if settings.health_listen is not None:

@@ -104,12 +104,12 @@ class Spans:
         """Return a behavior that tells its span whose operation it is about."""
         fields = [field for field in ("project", "name") if field in method.input_type.fields_by_name]
 
-        def attributed(request: Message, context: object) -> Awaitable[Any]:
+        def attributed(request: Message, *rest: object) -> Awaitable[Any]:
             span = get_current_span()
             if span.is_recording():
                 for field in fields:
                     span.set_attribute(f"n0stack.{field}", getattr(request, field)[:_LONGEST])
-            return behavior(request, context)
+            return behavior(request, *rest)
 
         return attributed
 

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Collection, Sequence
 from dataclasses import dataclass
 
 from operation_service.budget import Budget
@@ -38,15 +38,26 @@ _FOUND_AT_ONCE = 500_000
 
 @dataclass(frozen=True, slots=True)
 class WatchQuery:
-    """What to watch. An empty project or name_prefix stands for all, start_revision 0 for what is there first."""
+    """What to watch. An empty project or name_prefix stands for all, start_revision 0 for what is there first.
+
+    Where project is empty, `projects` are those to watch, in the order of their keys. None: all.
+    """
 
     project: str
     name_prefix: str
     start_revision: int
+    projects: Collection[str] | None = None
+
+    @property
+    def present(self) -> OperationsQuery:
+        """What is there at the beginning."""
+        return OperationsQuery(self.project, self.name_prefix, frozenset(), self.projects)
 
     def is_met_by(self, resource: Resource) -> bool:
         """Whether changes of a resource are to be told."""
-        return (not self.project or resource.project == self.project) and resource.name.startswith(self.name_prefix)
+        project = resource.project
+        is_asked_for = project == self.project if self.project else self.projects is None or project in self.projects
+        return is_asked_for and resource.name.startswith(self.name_prefix)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +143,9 @@ class Watching:
         So whoever hears only a part of it can resume behind the last one it has heard: nothing that it has not heard
         is older. The very last one stands for the whole revision.
         """
-        keys = self._keys.records(query.project, query.name_prefix)
+        ranges = query.present.ranges(self._keys)
         try:
-            count = await self._store.count(keys, revision, Deadline(_READ_SECONDS))
+            count = await self._store.count(ranges, revision, Deadline(_READ_SECONDS))
             async with self._found.share(count), contextlib.aclosing(self._told(query, revision)) as present:
                 async for told in present:
                     yield told
@@ -174,8 +185,7 @@ class Watching:
         return await self._listing.views(present, revision, deadline)
 
     async def _in_order_of_change(self, query: WatchQuery, revision: int) -> list[tuple[int, Resource]]:
-        everything = OperationsQuery(query.project, query.name_prefix, frozenset())
-        scan = self._listing.scan(everything, revision=revision)
+        scan = self._listing.scan(query.present, revision=revision)
         return sorted(
             [
                 (found.snapshot.record_revision, found.resource)

@@ -3,59 +3,41 @@
 The generated registration parses requests where nobody can catch a failure: gRPC answers wrong UTF-8 with INTERNAL and
 writes a traceback. Here a request that cannot be parsed reaches the method's wrapper as what is wrong with it.
 
-All methods are bound as if requests were streams: so a call passes its gate before its request is read; and one that
-ends without a request is answered, of which gRPC would tell a method that takes one request nothing at all. On the wire
-that is the same. A call counts until its answer is on its way.
+All methods are bound as if requests were streams: so a call passes its gate, and its caller is known, before its
+request is read; and one that ends without a request is answered, of which gRPC would tell a method that takes one
+request nothing at all. On the wire that is the same. A call counts until its answer is on its way.
 """
 
 import asyncio
-import contextlib
 import logging
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple, Protocol
 
 import grpc
-from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor, ServiceDescriptor
-from google.protobuf.empty_pb2 import Empty
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
-from google.protobuf.unknown_fields import UnknownFieldSet
 
 from n0stack.operation.v1alpha.operation_service_pb2 import CompleteOperationRequest
 from operation_service import weights
-from operation_service.admission import Admission, FullError, Gate
+from operation_service.access import Access, Door
+from operation_service.admission import Admission, FullError
 from operation_service.bounds import Bounds
-from operation_service.compression import DecompressionError, decompressed
 from operation_service.delivery import Answer, CallerGoneError, Delivery, NotReadError
 from operation_service.errors import InvalidRequestError, OperationError, UnforeseenError, Violation
+from operation_service.identities import NOBODY, Identity
+from operation_service.request_parsing import Shorten, parser
 from operation_service.status import to_status
 
 _log = logging.getLogger(__name__)
-
-_LENGTH_DELIMITED = 2
-_MAX_LOOKED_INTO_BYTES = 32 * 1024
-"""Megabytes of the smallest fields there are would keep all other callers waiting for seconds."""
-
-_MAX_BYTES = {
-    "n0stack.operation.v1alpha.CreateOperationRequest": 512 * 1024,
-    "n0stack.operation.v1alpha.CompleteOperationRequest": 128 * 1024,
-    # Is shortened before it is kept.
-    "grpc.health.v1.HealthCheckRequest": 4 * 1024 * 1024,
-}
-"""Of a request: about twice what a valid one can have. Larger ones are not parsed: that can take 28 times as much."""
-_MAX_BYTES_OF_OTHERS = 32 * 1024
-_MAX_FIELDS_LOOKED_AT = 1_000
 
 _REQUEST_SECONDS = 10.0
 """For a request to arrive, 270 KiB at most, once its call has."""
 _ANSWER_SECONDS = 5.0
 """For an answer to be read, before the call gives up its place."""
 
-Context = grpc.aio.ServicerContext[Message, Message]
-Request = Message | InvalidRequestError
-Guarded = Callable[[Request, Context], Awaitable[Answer | None]]
-Shorten = Callable[[Message], Message]
+Context = grpc.aio.ServicerContext[Any, Any]
+Request = Message | OperationError
 
 
 class CallObserver(Protocol):
@@ -68,7 +50,7 @@ class CallObserver(Protocol):
     def behavior(
         self, method: MethodDescriptor, behavior: Callable[..., Awaitable[Any]]
     ) -> Callable[..., Awaitable[Any]]:
-        """Return what a servicer does in place of what it did, given a request and its call."""
+        """Return what a servicer does in place of what it did, given a request and what else comes with it."""
         ...
 
     def refused(self, error: OperationError) -> None:
@@ -76,93 +58,88 @@ class CallObserver(Protocol):
         ...
 
 
+class Around(NamedTuple):
+    """What is around the methods of a service.
+
+    Attributes:
+        delivery: Writes.
+        admission: Says how many calls may be served at once.
+        shorten: Makes of a request that was parsed what is kept of it. None: all of it is.
+        observer: Sees every call, if anybody does.
+        access: Says who may call, and what; the servicer's methods are given the permit too. None: everybody may call.
+    """
+
+    delivery: Delivery
+    admission: Admission
+    shorten: Shorten | None = None
+    observer: CallObserver | None = None
+    access: Access | None = None
+
+
 def handlers(
-    service: ServiceDescriptor,
-    servicer: object,
-    delivery: Delivery,
-    admission: Admission,
-    shorten: Shorten | None = None,
-    *,
-    observer: "CallObserver | None" = None,
+    service: ServiceDescriptor, servicer: object, around: Around
 ) -> "dict[str, grpc.RpcMethodHandler[Any, Any]]":
     """Return the handlers of a service, by the names of its rpcs.
 
     Args:
         service: The service's descriptor.
         servicer: Has an async method by the name of each rpc, which writes by itself if it answers with a stream.
-        delivery: Writes.
-        admission: Says how many calls may be served at once.
-        shorten: Makes of a request that was parsed what is kept of it. None: all of it is.
-        observer: Sees every call, if anybody does.
+        around: What is around them.
     """
     return {
-        method.name: _handler(method, getattr(servicer, method.name), delivery, admission, _Around(shorten, observer))
+        method.name: _handler(method, _Method(method, getattr(servicer, method.name), around), around)
         for method in service.methods
     }
 
 
-class _Around(NamedTuple):
-    """What may be done to requests, and to calls."""
-
-    shorten: Shorten | None
-    observer: "CallObserver | None"
-
-
-def _handler(
-    method: MethodDescriptor,
-    behavior: Callable[..., Any],
-    delivery: Delivery,
-    admission: Admission,
-    around: _Around,
-) -> "grpc.RpcMethodHandler[Any, Any]":
-    shorten, observer = around
-    if observer is not None:
-        behavior = observer.behavior(method, behavior)
-    refused = observer.refused if observer is not None else None
-    parse = _parser(GetMessageClass(method.input_type), shorten)
+def _handler(method: MethodDescriptor, served: "_Method", around: Around) -> "grpc.RpcMethodHandler[Any, Any]":
+    parse = parser(GetMessageClass(method.input_type), around.shorten)
+    call: Callable[..., Any] = served.stream if method.server_streaming else served.answer
+    if around.observer is not None:
+        call = around.observer.call(method, call)
     # What is written, or returned to be written, is serialized already (delivery.py).
     if method.server_streaming:
-        guarded = _guarded(behavior, delivery, None, refused)
-        streaming: Callable[..., Any] = _streaming(guarded, delivery, admission.watches)
-        streaming = observer.call(method, streaming) if observer is not None else streaming
-        return grpc.stream_stream_rpc_method_handler(streaming, request_deserializer=parse)
-    guarded = _guarded(behavior, delivery, _ANSWER_SECONDS, refused)
-    answering: Callable[..., Any] = _answering(guarded, delivery, admission.calls)
-    answering = observer.call(method, answering) if observer is not None else answering
-    return grpc.stream_unary_rpc_method_handler(answering, request_deserializer=parse)
+        return grpc.stream_stream_rpc_method_handler(call, request_deserializer=parse)
+    return grpc.stream_unary_rpc_method_handler(call, request_deserializer=parse)
 
 
-def _streaming(guarded: Guarded, delivery: Delivery, gate: Gate) -> Callable[..., Awaitable[None]]:
-    bounds = Bounds()
+class _Method:
+    """Serves the calls of one rpc."""
 
-    async def call(_requests: object, context: Context) -> None:
+    def __init__(self, method: MethodDescriptor, behavior: Callable[..., Awaitable[Any]], around: Around) -> None:
+        self._delivery = around.delivery
+        self._gate = around.admission.watches if method.server_streaming else around.admission.calls
+        self._observer = observer = around.observer
+        self._behavior = behavior if observer is None else observer.behavior(method, behavior)
+        self._door = Door(around.access, method.name) if around.access is not None else None
+        # An error is waited for like an answer; that of a stream for as long as the caller likes.
+        self._patience = None if method.server_streaming else _ANSWER_SECONDS
+        self._bounds = Bounds()
+
+    async def stream(self, _requests: object, context: Context) -> None:
+        """Serve a call that answers with a stream."""
         try:
-            with gate.place():
-                request = await _request(context, bounds)
-                with gate.room(_weight(request)):
-                    await guarded(request, context)
+            with self._gate.place():
+                caller, request = await self._arrival(context)
+                with self._gate.room(_weight(request)):
+                    await self._serve(request, context, caller)
         except (NotReadError, CallerGoneError):
             pass
         except FullError as full:
-            await delivery.refuse(context, full.status)
+            await self._delivery.refuse(context, full.status)
 
-    return call
-
-
-def _answering(guarded: Guarded, delivery: Delivery, gate: Gate) -> Callable[..., Awaitable[bytes]]:
-    bounds = Bounds()
-
-    async def call(_requests: object, context: Context) -> bytes:
+    async def answer(self, _requests: object, context: Context) -> bytes:
+        """Serve a call that answers with one message."""
         leave: Callable[[], None] | None = None
         try:
-            gate.enter()
-            leave = gate.leave
-            request = await _request(context, bounds)
-            with gate.room(_weight(request)):
-                answer = await guarded(request, context)
+            self._gate.enter()
+            leave = self._gate.leave
+            caller, request = await self._arrival(context)
+            with self._gate.room(_weight(request)):
+                answer = await self._serve(request, context, caller)
             del request
             if answer is not None:
-                data = delivery.hand_over(answer, _ANSWER_SECONDS, leave)
+                data = self._delivery.hand_over(answer, _ANSWER_SECONDS, leave)
                 leave = None
                 return data
         except CallerGoneError:
@@ -172,171 +149,64 @@ def _answering(guarded: Guarded, delivery: Delivery, gate: Gate) -> Callable[...
                 # It is refused for want of room; until that is read it holds nothing.
                 leave()
                 leave = None
-            await delivery.refuse(context, full.status)
+            await self._delivery.refuse(context, full.status)
         finally:
             if leave is not None:
                 leave()
         # Its error is on its way, or there is nobody to read this.
         return b""
 
-    return call
-
-
-async def _request(context: Context, bounds: Bounds) -> Request:
-    try:
-        with bounds.within(_REQUEST_SECONDS):
-            request: Any = await context.read()
-    except TimeoutError:
-        return InvalidRequestError([Violation("", f"the request did not arrive within {_REQUEST_SECONDS:.0f} s")])
-    if request is grpc.aio.EOF:
-        # It is the same when the caller has gone. Then the call is cancelled now, and nobody need be told.
-        await asyncio.sleep(0)
-        return InvalidRequestError([Violation("", "the call ended before there was a whole request in it")])
-    parsed: Request = request
-    return parsed
-
-
-def _weight(request: Request) -> int:
-    """Return about how many bytes a request takes in memory."""
-    if isinstance(request, InvalidRequestError):
-        return 0
-    details = len(request.error.details) if isinstance(request, CompleteOperationRequest) else 0
-    return request.ByteSize() + weights.DETAIL * details
-
-
-def _parser(request_class: type[Message], shorten: Shorten | None = None) -> Callable[[bytes], Request]:
-    max_bytes = _MAX_BYTES.get(request_class.DESCRIPTOR.full_name, _MAX_BYTES_OF_OTHERS)
-
-    def parse(data: bytes) -> Request:
+    async def _arrival(self, context: Context) -> tuple[Identity, Request]:
+        """Find out who calls, and only then wait for the request."""
+        caller = NOBODY if self._door is None else self._door.caller(context)
+        if isinstance(caller, OperationError):
+            return NOBODY, caller
         try:
-            data = decompressed(data)
-            if len(data) > max_bytes:
-                return InvalidRequestError([_largest(data, request_class, max_bytes)])
-            request = request_class.FromString(data)
-            return shorten(request) if shorten else request
-        except DecompressionError as error:
-            return InvalidRequestError([Violation("", str(error))])
-        except DecodeError:
-            return InvalidRequestError(_violations(data, request_class))
+            with self._bounds.within(_REQUEST_SECONDS):
+                request: Any = await context.read()
+        except TimeoutError:
+            request = InvalidRequestError(
+                [Violation("", f"the request did not arrive within {_REQUEST_SECONDS:.0f} s")]
+            )
+        if request is grpc.aio.EOF:
+            # It is the same when the caller has gone. Then the call is cancelled now, and nobody need be told.
+            await asyncio.sleep(0)
+            request = InvalidRequestError([Violation("", "the call ended before there was a whole request in it")])
+        return caller, request
 
-    return parse
-
-
-def _largest(data: bytes, request_class: type[Message], max_bytes: int) -> Violation:
-    """Name the field that makes a request too large, without parsing it."""
-    sizes: Counter[int] = Counter()
-    with contextlib.suppress(IndexError):
-        at = 0
-        for _ in range(_MAX_FIELDS_LOOKED_AT):
-            begin = at
-            tag, at = _varint(data, at)
-            match tag & 7:
-                case 0:
-                    _, at = _varint(data, at)
-                case 1:
-                    at += 8
-                case 2:
-                    size, at = _varint(data, at)
-                    at += size
-                case 5:
-                    at += 4
-                case _:
-                    break
-            sizes[tag >> 3] += at - begin
-    field = request_class.DESCRIPTOR.fields_by_number.get(sizes.most_common(1)[0][0]) if sizes else None
-    if field is None:
-        return Violation("", f"the request must be {max_bytes} bytes or less")
-    return Violation(field.name, f"is too large: the whole request must be {max_bytes} bytes or less")
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """Read a number; return it, and where it ends.
-
-    Raises:
-        IndexError: The data end in it, or it has no end.
-    """
-    value = 0
-    for place in range(10):
-        value |= (data[at + place] & 0x7F) << 7 * place
-        if data[at + place] < 0x80:  # noqa: PLR2004, the flag of a byte that is followed by another
-            return value, at + place + 1
-    raise IndexError
-
-
-def _violations(data: bytes, request_class: type[Message]) -> list[Violation]:
-    """Name the fields that keep a request from being parsed: the parser itself says only that it cannot."""
-    whole = [Violation("", f"the request is not a serialized {request_class.DESCRIPTOR.full_name}")]
-    if len(data) > _MAX_LOOKED_INTO_BYTES:
-        return whole
-    try:
-        # To a message without fields all fields are unknown, and nothing in them is looked into.
-        unknown: Any = UnknownFieldSet(Empty.FromString(data))
-    except DecodeError:
-        return whole
-    wrong: dict[str, str] = {}
-    for each in unknown:
-        field: Any = request_class.DESCRIPTOR.fields_by_number.get(each.field_number)
-        if field is None or each.wire_type != _LENGTH_DELIMITED:
-            continue
-        if field.type == FieldDescriptor.TYPE_STRING and not _is_utf8(each.data):
-            wrong[field.name] = "must be valid UTF-8"
-        elif field.type == FieldDescriptor.TYPE_MESSAGE and not _is_parsable(field, each.data):
-            wrong[field.name] = f"must be a {field.message_type.full_name}, its strings valid UTF-8"
-    return [Violation(name, description) for name, description in wrong.items()] or whole
-
-
-def _is_utf8(data: bytes) -> bool:
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _is_parsable(field: Any, data: bytes) -> bool:  # noqa: ANN401, the stubs know two kinds of descriptors
-    try:
-        GetMessageClass(field.message_type).FromString(data)
-    except DecodeError:
-        return False
-    return True
-
-
-def _guarded(
-    behavior: Callable[..., Awaitable[Answer | None]],
-    delivery: Delivery,
-    patience: float | None,
-    refused: Callable[[OperationError], None] | None = None,
-) -> Guarded:
-    """Tell errors as section 5 of the contract says; wait for so many seconds until they are read."""
-
-    async def call(request: Request, context: Context) -> Answer | None:
-        if isinstance(request, InvalidRequestError):
-            if refused is not None:
-                refused(request)
+    async def _serve(self, request: Any, context: Context, caller: Identity) -> Answer | None:  # noqa: ANN401, any request
+        """Tell errors as section 5 of the contract says."""
+        if isinstance(request, OperationError):
             # Not raised: it would be held by the frames that its own traceback holds, and the call with them.
-            await delivery.abort(context, _status(request, request), patience)
+            await self._refuse(request, request, context)
             return None
         try:
-            return await behavior(request, context)
+            if self._door is None:
+                return await self._behavior(request, context)  # type: ignore[no-any-return]
+            return await self._behavior(request, context, self._door.permit(caller, request))  # type: ignore[no-any-return]
         except OperationError as error:
             # As above.
             error.__traceback__ = None
-            if refused is not None:
-                refused(error)
-            await delivery.abort(context, _status(error, request), patience)
+            await self._refuse(error, request, context)
         except grpc.aio.InternalError as error:
             raise CallerGoneError from error
         except (grpc.aio.AbortError, CallerGoneError):
             raise
         except Exception:  # noqa: BLE001, the last resort, which logs and tells
             _log.exception("a call failed in a way that nobody has foreseen")
-            if refused is not None:
-                refused(UnforeseenError())
-            await delivery.abort(context, _status(UnforeseenError(), request), patience)
+            await self._refuse(UnforeseenError(), request, context)
         return None
 
-    return call
+    async def _refuse(self, error: OperationError, request: Request, context: Context) -> None:
+        if self._observer is not None:
+            self._observer.refused(error)
+        facts = {"project": getattr(request, "project", ""), "name": getattr(request, "name", "")}
+        await self._delivery.abort(context, to_status(error, **facts), self._patience)
 
 
-def _status(error: OperationError, request: Request) -> grpc.Status:
-    return to_status(error, project=getattr(request, "project", ""), name=getattr(request, "name", ""))
+def _weight(request: Request) -> int:
+    """Return about how many bytes a request takes in memory."""
+    if isinstance(request, OperationError):
+        return 0
+    details = len(request.error.details) if isinstance(request, CompleteOperationRequest) else 0
+    return request.ByteSize() + weights.DETAIL * details

@@ -74,6 +74,10 @@ def test_every_reason_that_the_service_gives_has_an_exit_code() -> None:
         "UNFORESEEN": 1,
         "OVERLOADED": 3,
         "TOO_MANY_WATCHES": 3,
+        "IDENTITY_REQUIRED": 7,
+        "BEARER_TOKEN_INVALID": 7,
+        "BEARER_TOKEN_EXPIRED": 7,
+        "ROLE_REQUIRED": 7,
     }
 
 

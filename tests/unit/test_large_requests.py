@@ -11,6 +11,7 @@ from google.rpc.status_pb2 import Status
 from n0stack.operation.v1alpha import operation_service_pb2 as pb
 from operation_service import wire
 from operation_service.errors import InvalidRequestError
+from operation_service.request_parsing import parser
 from operation_service.validation import Validator
 
 SIZE = 4 * 1024 * 1024
@@ -32,7 +33,7 @@ BYTES = {
 def test_bytes(method: Method, repeated: bytes) -> None:
     data = (repeated * (SIZE // len(repeated) + 1))[:SIZE]
     began = time.process_time()
-    wire._parser(method.request_class)(data)  # noqa: SLF001
+    parser(method.request_class)(data)
     assert time.process_time() - began < SECONDS
 
 
@@ -70,7 +71,7 @@ def test_what_cannot_be_valid_is_not_parsed_and_the_field_that_is_too_large_is_n
         (pb.GetOperationRequest, tag(9, 3) * 40_000, ""),
         (pb.GetOperationRequest, b"\xff" * 40_000, ""),
     ):
-        refused = wire._parser(request)(data)  # noqa: SLF001
+        refused = parser(request)(data)
         assert isinstance(refused, InvalidRequestError)
         assert [violation.field for violation in refused.violations] == [field]
         assert "bytes or less" in refused.message

@@ -281,7 +281,7 @@ def deserialized(rpc: str, data: bytes) -> object:
     """What the service makes of the bytes of a request."""
     service = pb.DESCRIPTOR.services_by_name["OperationService"]
     servicer = SimpleNamespace(**dict.fromkeys((method.name for method in service.methods), lambda *_: None))
-    handler: Any = wire.handlers(service, servicer, Delivery(), Admission(1, 1))[rpc]
+    handler: Any = wire.handlers(service, servicer, wire.Around(Delivery(), Admission(1, 1)))[rpc]
     return handler.request_deserializer(data)
 
 

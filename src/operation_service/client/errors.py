@@ -1,6 +1,9 @@
 """What a call can fail with, as typed exceptions that carry the facts of the error details.
 
     OperationServiceError
+    ├── UnauthenticatedError          the service does not know who calls, or takes no such token
+    │   └── BearerTokenExpiredError   the token has expired
+    ├── RoleRequiredError             the caller has not the role that the call needs
     ├── InvalidArgumentError          the request is wrong; `violations` names each field
     ├── NotFoundError                 the resource has no operation
     ├── RefusedError                  the rules say no, and nothing was changed
@@ -100,6 +103,33 @@ class OperationServiceError(Exception):
     def _moment(self, name: str) -> datetime | None:
         text = self.facts.metadata.get(name, "")
         return datetime.fromisoformat(text) if text else None
+
+
+class UnauthenticatedError(OperationServiceError):
+    """The service does not know who calls: no certificate, no token, or a token that is not good."""
+
+
+class BearerTokenExpiredError(UnauthenticatedError):
+    """The token has expired, maybe while a watch went on: get another one."""
+
+
+class RoleRequiredError(OperationServiceError):
+    """The caller has not the role that the call needs; nothing was changed."""
+
+    @property
+    def role(self) -> str:
+        """Which role."""
+        return self.facts.metadata.get("role", "")
+
+    @property
+    def project(self) -> str:
+        """On which project. Empty: on any."""
+        return self.facts.metadata.get("project", "")
+
+    @property
+    def subject(self) -> str:
+        """Whom the service takes the caller for."""
+        return self.facts.metadata.get("subject", "")
 
 
 class InvalidArgumentError(OperationServiceError):

@@ -37,6 +37,10 @@ REASONS: dict[str, type[OperationServiceError]] = {
     "UNFORESEEN": errors.UnforeseenError,
     "OVERLOADED": errors.OverloadedError,
     "TOO_MANY_WATCHES": errors.TooManyWatchesError,
+    "IDENTITY_REQUIRED": errors.UnauthenticatedError,
+    "BEARER_TOKEN_INVALID": errors.UnauthenticatedError,
+    "BEARER_TOKEN_EXPIRED": errors.BearerTokenExpiredError,
+    "ROLE_REQUIRED": errors.RoleRequiredError,
 }
 """The reasons of ErrorReason in the service's proto, without their prefix."""
 

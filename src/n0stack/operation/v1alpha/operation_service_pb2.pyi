@@ -225,6 +225,27 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """RESOURCE_EXHAUSTED. The service has as many watches as it takes on. No resource is named,
     as above. Metadata: limit. End some, or watch another replica.
     """
+    ERROR_REASON_IDENTITY_REQUIRED: _ErrorReason.ValueType  # 23
+    """UNAUTHENTICATED. The caller has not shown who it is, or its certificate names nobody. The
+    call was refused before it was read, so no resource is named. Show a certificate of a CA
+    that the service trusts, or a token in the request metadata "authorization".
+    """
+    ERROR_REASON_BEARER_TOKEN_INVALID: _ErrorReason.ValueType  # 24
+    """UNAUTHENTICATED. The token in the request metadata "authorization" is not good; the message
+    says what it lacks. No resource is named, as above. Get another token. Of a watch: the key
+    of the token that it began with is not trusted any more.
+    """
+    ERROR_REASON_BEARER_TOKEN_EXPIRED: _ErrorReason.ValueType  # 25
+    """UNAUTHENTICATED. The token in the request metadata "authorization" has expired; of a watch:
+    while the watch went on. No resource is named, as above. Get another token, and call again;
+    a watch with the last revision that was received, plus 1, as start_revision.
+    """
+    ERROR_REASON_ROLE_REQUIRED: _ErrorReason.ValueType  # 26
+    """PERMISSION_DENIED. The caller has not the role that the call needs on the project. Nothing
+    was read or changed; it is the same whether there is such a resource or not. Metadata: role,
+    subject, project (none: on no project at all). Ask whoever keeps the service's policy. Of a
+    watch: the role was taken away meanwhile.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason names why a call was refused: the reason of the google.rpc.ErrorInfo that
@@ -325,6 +346,27 @@ ERROR_REASON_TOO_MANY_WATCHES: ErrorReason.ValueType  # 22
 """RESOURCE_EXHAUSTED. The service has as many watches as it takes on. No resource is named,
 as above. Metadata: limit. End some, or watch another replica.
 """
+ERROR_REASON_IDENTITY_REQUIRED: ErrorReason.ValueType  # 23
+"""UNAUTHENTICATED. The caller has not shown who it is, or its certificate names nobody. The
+call was refused before it was read, so no resource is named. Show a certificate of a CA
+that the service trusts, or a token in the request metadata "authorization".
+"""
+ERROR_REASON_BEARER_TOKEN_INVALID: ErrorReason.ValueType  # 24
+"""UNAUTHENTICATED. The token in the request metadata "authorization" is not good; the message
+says what it lacks. No resource is named, as above. Get another token. Of a watch: the key
+of the token that it began with is not trusted any more.
+"""
+ERROR_REASON_BEARER_TOKEN_EXPIRED: ErrorReason.ValueType  # 25
+"""UNAUTHENTICATED. The token in the request metadata "authorization" has expired; of a watch:
+while the watch went on. No resource is named, as above. Get another token, and call again;
+a watch with the last revision that was received, plus 1, as start_revision.
+"""
+ERROR_REASON_ROLE_REQUIRED: ErrorReason.ValueType  # 26
+"""PERMISSION_DENIED. The caller has not the role that the call needs on the project. Nothing
+was read or changed; it is the same whether there is such a resource or not. Metadata: role,
+subject, project (none: on no project at all). Ask whoever keeps the service's policy. Of a
+watch: the role was taken away meanwhile.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final
@@ -357,11 +399,14 @@ class OperationRecord(_message.Message):
     """etcd's revision of the change told: in a read, that of the last change to what is stored."""
     holder: _builtins.str
     """Who proposed the operation, or created it while nobody has proposed: the caller's
-    authenticated identity, else its network address ("192.0.2.1:51234").
+    authenticated identity ("certificate:spiffe://n0stack/agent-1", "token:alice"), else its
+    network address ("192.0.2.1:51234").
     """
     @_builtins.property
     def operation(self) -> _operation_pb2.Operation:
-        """The operation itself. What is over has locked_until unset and is_disabled_cancel false."""
+        """The operation itself. What is over has locked_until unset and is_disabled_cancel false.
+        proposing_peer_token is empty for callers who may only read.
+        """
 
     @_builtins.property
     def locked_since(self) -> _timestamp_pb2.Timestamp:
@@ -601,7 +646,7 @@ class ListOperationsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     project: _builtins.str
-    """Only operations of this project. Empty: of all projects."""
+    """Only operations of this project. Empty: of all projects that the caller may read."""
     name_prefix: _builtins.str
     """Only operations of resources whose names begin like this. Empty: all."""
     page_size: _builtins.int
@@ -737,7 +782,7 @@ class WatchOperationsRequest(_message.Message):
     NAME_PREFIX_FIELD_NUMBER: _builtins.int
     START_REVISION_FIELD_NUMBER: _builtins.int
     project: _builtins.str
-    """Only operations of this project. Empty: of all projects."""
+    """Only operations of this project. Empty: of all projects that the caller may read."""
     name_prefix: _builtins.str
     """Only operations of resources whose names begin like this. Empty: all."""
     start_revision: _builtins.int

@@ -50,6 +50,12 @@ class OperationServiceStub:
     ErrorReason without its prefix), and google.rpc.BadRequest or google.rpc.RetryInfo where
     they help.
 
+    Where the service is set up to ask who calls, each call needs a role on the request's
+    project, as its required_roles say; otherwise everybody may call. Who calls is the subject
+    of the connection's certificate, or that of a JSON Web Token in the request metadata
+    "authorization" ("Bearer TOKEN"), which counts more. The roles: read; write and operate,
+    each of which allows to read too.
+
     The google.api.http options are for gateways, such as Envoy's gRPC-JSON transcoder; the
     service itself speaks gRPC only. A name is one or more segments in them: two asterisks
     alone stand for none as well, and the path of a list would be one of GetOperation too.
@@ -132,6 +138,12 @@ class OperationServiceServicer:
     ErrorReason without its prefix), and google.rpc.BadRequest or google.rpc.RetryInfo where
     they help.
 
+    Where the service is set up to ask who calls, each call needs a role on the request's
+    project, as its required_roles say; otherwise everybody may call. Who calls is the subject
+    of the connection's certificate, or that of a JSON Web Token in the request metadata
+    "authorization" ("Bearer TOKEN"), which counts more. The roles: read; write and operate,
+    each of which allows to read too.
+
     The google.api.http options are for gateways, such as Envoy's gRPC-JSON transcoder; the
     service itself speaks gRPC only. A name is one or more segments in them: two asterisks
     alone stand for none as well, and the path of a list would be one of GetOperation too.
@@ -142,6 +154,10 @@ class OperationServiceServicer:
         lock too if lock_for_seconds says so. Safe to repeat with the same token and request.
         ALREADY_EXISTS: another operation is not over. FAILED_PRECONDITION: locked by another
         peer.
+
+        required_roles:
+        - project: that of the request
+        role: write
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -151,6 +167,10 @@ class OperationServiceServicer:
         """ProposeOperation takes the lock of a resource that is not locked, or renews the
         caller's own. FAILED_PRECONDITION: locked by another peer, or the caller's operation
         was cancelled. Safe to repeat with the same token.
+
+        required_roles:
+        - project: that of the request
+        role: operate
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -159,6 +179,10 @@ class OperationServiceServicer:
     def AppendOperationLog(self, request, context):
         """AppendOperationLog adds a line to the logs of the operation that the caller holds. A
         repeat after an unclear answer may add the line twice.
+
+        required_roles:
+        - project: that of the request
+        role: operate
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -168,6 +192,10 @@ class OperationServiceServicer:
         """CompleteOperation ends the operation that the caller holds, as SUCCEEDED or FAILED, and
         frees the lock. Safe to repeat with the same token: what that token has completed stays
         as it is, whatever the repeat says.
+
+        required_roles:
+        - project: that of the request
+        role: operate
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -176,6 +204,10 @@ class OperationServiceServicer:
     def CancelOperation(self, request, context):
         """CancelOperation ends an operation that nobody holds, or that the caller holds and whose
         cancelling is not disabled, and frees the lock.
+
+        required_roles:
+        - project: that of the request
+        role: write
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -183,6 +215,10 @@ class OperationServiceServicer:
 
     def GetOperation(self, request, context):
         """GetOperation reads the current operation of one resource.
+
+        required_roles:
+        - project: that of the request
+        role: read
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -191,6 +227,11 @@ class OperationServiceServicer:
     def ListOperations(self, request, context):
         """ListOperations reads the current operations of many resources, in the order of the bytes
         of "project/name". All pages of one listing show one moment.
+        Without a project, it tells of the projects that the caller may read, and of no others.
+
+        required_roles:
+        - project: that of the request
+        role: read
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -199,6 +240,10 @@ class OperationServiceServicer:
     def ListOperationLogs(self, request, context):
         """ListOperationLogs reads all the logs of one resource's current operation, oldest first.
         All pages of one listing show one moment.
+
+        required_roles:
+        - project: that of the request
+        role: read
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -207,6 +252,11 @@ class OperationServiceServicer:
     def WatchOperations(self, request, context):
         """WatchOperations tells of every change, expiries included, in the order of their
         revisions, until the caller ends the call.
+        Without a project, it tells of the projects that the caller may read, and of no others.
+
+        required_roles:
+        - project: that of the request
+        role: read
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -291,6 +341,12 @@ class OperationService:
     Every error carries a google.rpc.ErrorInfo (domain "operation.n0stack", reason: a value of
     ErrorReason without its prefix), and google.rpc.BadRequest or google.rpc.RetryInfo where
     they help.
+
+    Where the service is set up to ask who calls, each call needs a role on the request's
+    project, as its required_roles say; otherwise everybody may call. Who calls is the subject
+    of the connection's certificate, or that of a JSON Web Token in the request metadata
+    "authorization" ("Bearer TOKEN"), which counts more. The roles: read; write and operate,
+    each of which allows to read too.
 
     The google.api.http options are for gateways, such as Envoy's gRPC-JSON transcoder; the
     service itself speaks gRPC only. A name is one or more segments in them: two asterisks

@@ -51,6 +51,12 @@ class OperationServiceStub:
     ErrorReason without its prefix), and google.rpc.BadRequest or google.rpc.RetryInfo where
     they help.
 
+    Where the service is set up to ask who calls, each call needs a role on the request's
+    project, as its required_roles say; otherwise everybody may call. Who calls is the subject
+    of the connection's certificate, or that of a JSON Web Token in the request metadata
+    "authorization" ("Bearer TOKEN"), which counts more. The roles: read; write and operate,
+    each of which allows to read too.
+
     The google.api.http options are for gateways, such as Envoy's gRPC-JSON transcoder; the
     service itself speaks gRPC only. A name is one or more segments in them: two asterisks
     alone stand for none as well, and the path of a list would be one of GetOperation too.
@@ -65,38 +71,77 @@ class OperationServiceStub:
     lock too if lock_for_seconds says so. Safe to repeat with the same token and request.
     ALREADY_EXISTS: another operation is not over. FAILED_PRECONDITION: locked by another
     peer.
+
+    required_roles:
+      - project: that of the request
+        role: write
     """
     ProposeOperation: _grpc.UnaryUnaryMultiCallable[_operation_pb2.ProposeOperationRequest, _operation_pb2.Operation]
     """ProposeOperation takes the lock of a resource that is not locked, or renews the
     caller's own. FAILED_PRECONDITION: locked by another peer, or the caller's operation
     was cancelled. Safe to repeat with the same token.
+
+    required_roles:
+      - project: that of the request
+        role: operate
     """
     AppendOperationLog: _grpc.UnaryUnaryMultiCallable[_operation_service_pb2.AppendOperationLogRequest, _operation_pb2.Operation]
     """AppendOperationLog adds a line to the logs of the operation that the caller holds. A
     repeat after an unclear answer may add the line twice.
+
+    required_roles:
+      - project: that of the request
+        role: operate
     """
     CompleteOperation: _grpc.UnaryUnaryMultiCallable[_operation_service_pb2.CompleteOperationRequest, _operation_pb2.Operation]
     """CompleteOperation ends the operation that the caller holds, as SUCCEEDED or FAILED, and
     frees the lock. Safe to repeat with the same token: what that token has completed stays
     as it is, whatever the repeat says.
+
+    required_roles:
+      - project: that of the request
+        role: operate
     """
     CancelOperation: _grpc.UnaryUnaryMultiCallable[_operation_service_pb2.CancelOperationRequest, _operation_pb2.Operation]
     """CancelOperation ends an operation that nobody holds, or that the caller holds and whose
     cancelling is not disabled, and frees the lock.
+
+    required_roles:
+      - project: that of the request
+        role: write
     """
     GetOperation: _grpc.UnaryUnaryMultiCallable[_operation_service_pb2.GetOperationRequest, _operation_service_pb2.OperationRecord]
-    """GetOperation reads the current operation of one resource."""
+    """GetOperation reads the current operation of one resource.
+
+    required_roles:
+      - project: that of the request
+        role: read
+    """
     ListOperations: _grpc.UnaryUnaryMultiCallable[_operation_service_pb2.ListOperationsRequest, _operation_service_pb2.ListOperationsResponse]
     """ListOperations reads the current operations of many resources, in the order of the bytes
     of "project/name". All pages of one listing show one moment.
+    Without a project, it tells of the projects that the caller may read, and of no others.
+
+    required_roles:
+      - project: that of the request
+        role: read
     """
     ListOperationLogs: _grpc.UnaryUnaryMultiCallable[_operation_service_pb2.ListOperationLogsRequest, _operation_service_pb2.ListOperationLogsResponse]
     """ListOperationLogs reads all the logs of one resource's current operation, oldest first.
     All pages of one listing show one moment.
+
+    required_roles:
+      - project: that of the request
+        role: read
     """
     WatchOperations: _grpc.UnaryStreamMultiCallable[_operation_service_pb2.WatchOperationsRequest, _operation_service_pb2.WatchOperationsResponse]
     """WatchOperations tells of every change, expiries included, in the order of their
     revisions, until the caller ends the call.
+    Without a project, it tells of the projects that the caller may read, and of no others.
+
+    required_roles:
+      - project: that of the request
+        role: read
     """
 
 @_typing.type_check_only
@@ -124,6 +169,12 @@ class OperationServiceAsyncStub(OperationServiceStub):
     ErrorReason without its prefix), and google.rpc.BadRequest or google.rpc.RetryInfo where
     they help.
 
+    Where the service is set up to ask who calls, each call needs a role on the request's
+    project, as its required_roles say; otherwise everybody may call. Who calls is the subject
+    of the connection's certificate, or that of a JSON Web Token in the request metadata
+    "authorization" ("Bearer TOKEN"), which counts more. The roles: read; write and operate,
+    each of which allows to read too.
+
     The google.api.http options are for gateways, such as Envoy's gRPC-JSON transcoder; the
     service itself speaks gRPC only. A name is one or more segments in them: two asterisks
     alone stand for none as well, and the path of a list would be one of GetOperation too.
@@ -135,38 +186,77 @@ class OperationServiceAsyncStub(OperationServiceStub):
     lock too if lock_for_seconds says so. Safe to repeat with the same token and request.
     ALREADY_EXISTS: another operation is not over. FAILED_PRECONDITION: locked by another
     peer.
+
+    required_roles:
+      - project: that of the request
+        role: write
     """
     ProposeOperation: _aio.UnaryUnaryMultiCallable[_operation_pb2.ProposeOperationRequest, _operation_pb2.Operation]  # type: ignore[assignment]
     """ProposeOperation takes the lock of a resource that is not locked, or renews the
     caller's own. FAILED_PRECONDITION: locked by another peer, or the caller's operation
     was cancelled. Safe to repeat with the same token.
+
+    required_roles:
+      - project: that of the request
+        role: operate
     """
     AppendOperationLog: _aio.UnaryUnaryMultiCallable[_operation_service_pb2.AppendOperationLogRequest, _operation_pb2.Operation]  # type: ignore[assignment]
     """AppendOperationLog adds a line to the logs of the operation that the caller holds. A
     repeat after an unclear answer may add the line twice.
+
+    required_roles:
+      - project: that of the request
+        role: operate
     """
     CompleteOperation: _aio.UnaryUnaryMultiCallable[_operation_service_pb2.CompleteOperationRequest, _operation_pb2.Operation]  # type: ignore[assignment]
     """CompleteOperation ends the operation that the caller holds, as SUCCEEDED or FAILED, and
     frees the lock. Safe to repeat with the same token: what that token has completed stays
     as it is, whatever the repeat says.
+
+    required_roles:
+      - project: that of the request
+        role: operate
     """
     CancelOperation: _aio.UnaryUnaryMultiCallable[_operation_service_pb2.CancelOperationRequest, _operation_pb2.Operation]  # type: ignore[assignment]
     """CancelOperation ends an operation that nobody holds, or that the caller holds and whose
     cancelling is not disabled, and frees the lock.
+
+    required_roles:
+      - project: that of the request
+        role: write
     """
     GetOperation: _aio.UnaryUnaryMultiCallable[_operation_service_pb2.GetOperationRequest, _operation_service_pb2.OperationRecord]  # type: ignore[assignment]
-    """GetOperation reads the current operation of one resource."""
+    """GetOperation reads the current operation of one resource.
+
+    required_roles:
+      - project: that of the request
+        role: read
+    """
     ListOperations: _aio.UnaryUnaryMultiCallable[_operation_service_pb2.ListOperationsRequest, _operation_service_pb2.ListOperationsResponse]  # type: ignore[assignment]
     """ListOperations reads the current operations of many resources, in the order of the bytes
     of "project/name". All pages of one listing show one moment.
+    Without a project, it tells of the projects that the caller may read, and of no others.
+
+    required_roles:
+      - project: that of the request
+        role: read
     """
     ListOperationLogs: _aio.UnaryUnaryMultiCallable[_operation_service_pb2.ListOperationLogsRequest, _operation_service_pb2.ListOperationLogsResponse]  # type: ignore[assignment]
     """ListOperationLogs reads all the logs of one resource's current operation, oldest first.
     All pages of one listing show one moment.
+
+    required_roles:
+      - project: that of the request
+        role: read
     """
     WatchOperations: _aio.UnaryStreamMultiCallable[_operation_service_pb2.WatchOperationsRequest, _operation_service_pb2.WatchOperationsResponse]  # type: ignore[assignment]
     """WatchOperations tells of every change, expiries included, in the order of their
     revisions, until the caller ends the call.
+    Without a project, it tells of the projects that the caller may read, and of no others.
+
+    required_roles:
+      - project: that of the request
+        role: read
     """
 
 class OperationServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -193,6 +283,12 @@ class OperationServiceServicer(metaclass=_abc_1.ABCMeta):
     ErrorReason without its prefix), and google.rpc.BadRequest or google.rpc.RetryInfo where
     they help.
 
+    Where the service is set up to ask who calls, each call needs a role on the request's
+    project, as its required_roles say; otherwise everybody may call. Who calls is the subject
+    of the connection's certificate, or that of a JSON Web Token in the request metadata
+    "authorization" ("Bearer TOKEN"), which counts more. The roles: read; write and operate,
+    each of which allows to read too.
+
     The google.api.http options are for gateways, such as Envoy's gRPC-JSON transcoder; the
     service itself speaks gRPC only. A name is one or more segments in them: two asterisks
     alone stand for none as well, and the path of a list would be one of GetOperation too.
@@ -208,6 +304,10 @@ class OperationServiceServicer(metaclass=_abc_1.ABCMeta):
         lock too if lock_for_seconds says so. Safe to repeat with the same token and request.
         ALREADY_EXISTS: another operation is not over. FAILED_PRECONDITION: locked by another
         peer.
+
+        required_roles:
+          - project: that of the request
+            role: write
         """
 
     @_abc_1.abstractmethod
@@ -219,6 +319,10 @@ class OperationServiceServicer(metaclass=_abc_1.ABCMeta):
         """ProposeOperation takes the lock of a resource that is not locked, or renews the
         caller's own. FAILED_PRECONDITION: locked by another peer, or the caller's operation
         was cancelled. Safe to repeat with the same token.
+
+        required_roles:
+          - project: that of the request
+            role: operate
         """
 
     @_abc_1.abstractmethod
@@ -229,6 +333,10 @@ class OperationServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_operation_pb2.Operation, _abc.Awaitable[_operation_pb2.Operation]]:
         """AppendOperationLog adds a line to the logs of the operation that the caller holds. A
         repeat after an unclear answer may add the line twice.
+
+        required_roles:
+          - project: that of the request
+            role: operate
         """
 
     @_abc_1.abstractmethod
@@ -240,6 +348,10 @@ class OperationServiceServicer(metaclass=_abc_1.ABCMeta):
         """CompleteOperation ends the operation that the caller holds, as SUCCEEDED or FAILED, and
         frees the lock. Safe to repeat with the same token: what that token has completed stays
         as it is, whatever the repeat says.
+
+        required_roles:
+          - project: that of the request
+            role: operate
         """
 
     @_abc_1.abstractmethod
@@ -250,6 +362,10 @@ class OperationServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_operation_pb2.Operation, _abc.Awaitable[_operation_pb2.Operation]]:
         """CancelOperation ends an operation that nobody holds, or that the caller holds and whose
         cancelling is not disabled, and frees the lock.
+
+        required_roles:
+          - project: that of the request
+            role: write
         """
 
     @_abc_1.abstractmethod
@@ -258,7 +374,12 @@ class OperationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _operation_service_pb2.GetOperationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_operation_service_pb2.OperationRecord, _abc.Awaitable[_operation_service_pb2.OperationRecord]]:
-        """GetOperation reads the current operation of one resource."""
+        """GetOperation reads the current operation of one resource.
+
+        required_roles:
+          - project: that of the request
+            role: read
+        """
 
     @_abc_1.abstractmethod
     def ListOperations(
@@ -268,6 +389,11 @@ class OperationServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_operation_service_pb2.ListOperationsResponse, _abc.Awaitable[_operation_service_pb2.ListOperationsResponse]]:
         """ListOperations reads the current operations of many resources, in the order of the bytes
         of "project/name". All pages of one listing show one moment.
+        Without a project, it tells of the projects that the caller may read, and of no others.
+
+        required_roles:
+          - project: that of the request
+            role: read
         """
 
     @_abc_1.abstractmethod
@@ -278,6 +404,10 @@ class OperationServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_operation_service_pb2.ListOperationLogsResponse, _abc.Awaitable[_operation_service_pb2.ListOperationLogsResponse]]:
         """ListOperationLogs reads all the logs of one resource's current operation, oldest first.
         All pages of one listing show one moment.
+
+        required_roles:
+          - project: that of the request
+            role: read
         """
 
     @_abc_1.abstractmethod
@@ -288,6 +418,11 @@ class OperationServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_operation_service_pb2.WatchOperationsResponse], _abc.AsyncIterator[_operation_service_pb2.WatchOperationsResponse]]:
         """WatchOperations tells of every change, expiries included, in the order of their
         revisions, until the caller ends the call.
+        Without a project, it tells of the projects that the caller may read, and of no others.
+
+        required_roles:
+          - project: that of the request
+            role: read
         """
 
 def add_OperationServiceServicer_to_server(servicer: OperationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

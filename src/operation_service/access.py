@@ -1,0 +1,285 @@
+"""Who calls, and what they may do: asked once for each call, in one place, and of watches for as long as they last.
+
+Without a policy, token keys and a CA for callers everybody may do all, and nothing is asked.
+"""
+
+import asyncio
+import contextlib
+import math
+import time
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from typing import Any
+
+import grpc
+
+from operation_service.access_files import AccessFiles
+from operation_service.access_policy import EVERYTHING, Grants
+from operation_service.bounds import Bound, Bounds
+from operation_service.denied import Denied
+from operation_service.errors import (
+    BearerTokenExpiredError,
+    BearerTokenInvalidError,
+    IdentityRequiredError,
+    OperationError,
+    RoleRequiredError,
+    UnauthenticatedError,
+)
+from operation_service.identities import NOBODY, BadNameError, Identity, certificate_subject
+from operation_service.roles import NEEDED, OF_ALL_PROJECTS, Role
+from operation_service.settings import Settings
+from operation_service.validation import is_project
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+_EVERY_SECONDS = 1.0
+_AUTHORIZATION = "authorization"
+_SCHEME = "bearer "
+
+
+class Access:
+    """What is known of who may do what, always from the newest good files.
+
+    Args:
+        settings: The service's.
+
+    Attributes:
+        is_open: Whether everybody may do all.
+
+    Raises:
+        SettingsError: A file is not good.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._has_certificates = settings.tls is not None and settings.tls.client_ca is not None
+        files = AccessFiles(settings.access)
+        self._policy, self._tokens = files.policy, files.tokens
+        self.is_open = self._policy is None and self._tokens is None and not self._has_certificates
+        self.denied = Denied()
+        self._standing: set[Standing] = set()
+        self._bounds = Bounds()
+
+    @property
+    def works(self) -> Sequence[Callable[[], Awaitable[None]]]:
+        """Background work."""
+        return () if self.is_open else (self.run,)
+
+    async def run(self) -> None:
+        """Look after the files, and after the watches that stand, until cancelled."""
+        while True:
+            await asyncio.sleep(_EVERY_SECONDS)
+            for file in (self._policy, self._tokens):
+                if file is not None:
+                    await file.look()
+            for standing in tuple(self._standing):
+                standing.look()
+
+    def identity(self, context: Context) -> Identity:
+        """Return who calls.
+
+        A token that is shown counts more than the certificate of the connection, and one that is not good lets nobody
+        in, however good the certificate is.
+
+        Raises:
+            UnauthenticatedError: Nobody knows.
+        """
+        if self._tokens is not None:
+            shown = [value for key, value in context.invocation_metadata() or () if key == _AUTHORIZATION]
+            if shown:
+                return self._tokens.meaning.identity(_bearer(shown))
+        if not self._has_certificates:
+            raise IdentityRequiredError
+        try:
+            subject = certificate_subject(context.auth_context())
+        except BadNameError as error:
+            raise IdentityRequiredError(str(error)) from None
+        if subject is None:
+            raise IdentityRequiredError
+        return Identity(subject)
+
+    def grants(self, identity: Identity) -> Grants:
+        """Return what somebody may do, by the policy of this moment."""
+        return EVERYTHING if self._policy is None else self._policy.meaning.grants(identity.subject)
+
+    def outdated(self, identity: Identity) -> UnauthenticatedError | None:
+        """Return why nobody vouches for somebody any more. None: it still holds."""
+        if identity.expires_at and self._tokens is not None:
+            if identity.expires_at <= time.time():
+                return BearerTokenExpiredError()
+            if not self._tokens.meaning.vouch_for(identity):
+                return BearerTokenInvalidError("its key is not trusted any more")
+        return None
+
+    @contextlib.contextmanager
+    def standing(self, rpc: str, identity: Identity, project: str) -> "Iterator[Standing]":
+        """Let a call last for as long as who calls may read what it was begun with. Raises why, once that is over."""
+        standing = Standing(self, rpc, identity, project)
+        try:
+            with self._bounds.within(math.inf) as bound:
+                standing.bound = bound
+                self._standing.add(standing)
+                yield standing
+        except TimeoutError:
+            if standing.refusal is None:
+                raise
+            raise standing.refusal from None
+        finally:
+            self._standing.discard(standing)
+
+
+class Standing:
+    """A watch, which has to end when its caller may not go on with it.
+
+    Attributes:
+        bound: What ends it.
+        refusal: Why it has to end.
+        projects: Of which projects it tells. None: of all, or the one that was asked for.
+    """
+
+    def __init__(self, access: Access, rpc: str, identity: Identity, project: str) -> None:
+        self._access = access
+        self._rpc = rpc
+        self._identity = identity
+        self._project = project
+        self._grants = access.grants(identity)
+        self.projects = None if project else self._grants.readable
+        self.bound: Bound | None = None
+        self.refusal: OperationError | None = None
+
+    def look(self) -> None:
+        """End it, if it has to end."""
+        if self.refusal is None and self._is_refused() and self.bound is not None:
+            self.bound.end()
+
+    def check(self) -> None:
+        """Check that it may tell something.
+
+        Raises:
+            UnauthenticatedError: Nobody vouches for the caller any more.
+            RoleRequiredError: The caller may not read any more what the watch began with.
+        """
+        if self._is_refused() and self.refusal is not None:
+            raise self.refusal
+
+    def _is_refused(self) -> bool:
+        if self.refusal is None:
+            self.refusal = self._access.outdated(self._identity) or self._missing()
+            if self.refusal is not None:
+                self._access.denied.tell(self._rpc, self._identity.subject, self.refusal)
+        return self.refusal is not None
+
+    def _missing(self) -> RoleRequiredError | None:
+        grants = self._access.grants(self._identity)
+        if grants is self._grants:
+            return None
+        self._grants = grants
+        lost: str | None = None
+        if self._project or self.projects is not None:
+            wanted = (self._project,) if self._project else self.projects or ()
+            lost = next((each for each in wanted if Role.READ not in grants.on(each)), None)
+        elif grants.readable is not None:
+            lost = ""
+        return None if lost is None else RoleRequiredError(Role.READ, lost, self._identity.subject)
+
+
+class Permit:
+    """That a call may be carried out, for whom, and what it may be told.
+
+    Args:
+        access: By which it was given.
+        rpc: The call's name.
+        identity: Who calls.
+    """
+
+    __slots__ = ("_access", "_identity", "_rpc")
+
+    def __init__(self, access: Access, rpc: str, identity: Identity) -> None:
+        self._access = access
+        self._rpc = rpc
+        self._identity = identity
+
+    @property
+    def subject(self) -> str:
+        """Who calls. Empty: nobody asked."""
+        return self._identity.subject
+
+    def shows_tokens(self, project: str) -> bool:
+        """Whether the caller may see the peer tokens of a project: whoever may only read could pose as the peer."""
+        roles = self._access.grants(self._identity).on(project)
+        return Role.OPERATE in roles or Role.WRITE in roles
+
+    def readable(self) -> Collection[str] | None:
+        """Return the projects that the caller may read, in the order of their keys. None: all."""
+        return self._access.grants(self._identity).readable
+
+    def standing(self, project: str) -> "contextlib.AbstractContextManager[Standing]":
+        """Return a block in which a watch of a project (empty: of all) may go on; see `Access.standing`."""
+        return self._access.standing(self._rpc, self._identity, project)
+
+
+class Door:
+    """Where the calls of one RPC come in.
+
+    Args:
+        access: What is known of who may do what.
+        rpc: The RPC's name.
+    """
+
+    def __init__(self, access: Access, rpc: str) -> None:
+        self._access = access
+        self._rpc = rpc
+        self._role = NEEDED[rpc]
+        self._is_of_all = rpc in OF_ALL_PROJECTS
+        self._open = Permit(access, rpc, NOBODY)
+
+    def caller(self, context: Context) -> Identity | UnauthenticatedError:
+        """Return who calls, before the request is read; or why nobody knows."""
+        if self._access.is_open:
+            return NOBODY
+        try:
+            return self._access.identity(context)
+        except UnauthenticatedError as error:
+            # It would be held by the frames that its own traceback holds, and the call with them.
+            error.__traceback__ = None
+            self._access.denied.tell(self._rpc, context.peer(), error)
+            return error
+
+    def permit(self, caller: Identity, request: Any) -> Permit:  # noqa: ANN401, each RPC has a type of its own
+        """Return the permit of a call, before anything else of its request is looked at.
+
+        What names no project is nobody's to refuse: the validation says what is wrong with it, and that is all.
+
+        Args:
+            caller: Who calls.
+            request: What for.
+
+        Raises:
+            RoleRequiredError: The caller may not do this.
+        """
+        if self._access.is_open:
+            return self._open
+        grants, project = self._access.grants(caller), request.project
+        is_refused = (
+            self._role not in grants.on(project) and is_project(project)
+            if project
+            else self._is_of_all and not grants.everywhere and not grants.projects
+        )
+        if is_refused:
+            error = RoleRequiredError(self._role, project, caller.subject)
+            self._access.denied.tell(self._rpc, caller.subject, error, request)
+            raise error
+        return Permit(self._access, self._rpc, caller)
+
+
+def _bearer(shown: list[Any]) -> str:
+    """Return the token of a call.
+
+    Raises:
+        BearerTokenInvalidError: There is none, or more than one: which of them would be meant?
+    """
+    if len(shown) > 1:
+        raise BearerTokenInvalidError("there is more than one")
+    text = shown[0]
+    # What is not ASCII comes as bytes.
+    if not isinstance(text, str) or text[: len(_SCHEME)].lower() != _SCHEME:
+        raise BearerTokenInvalidError("it must be Bearer and a token")
+    return text[len(_SCHEME) :].strip()
