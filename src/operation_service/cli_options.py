@@ -23,8 +23,8 @@ PROGRAM = "operation-service"
 EXIT_CODES = f"""\b
 Exit codes: {ExitCode.DONE:d} done, {ExitCode.FAILED:d} refused or failed, {ExitCode.WRONG:d} wrong usage, \
 {ExitCode.UNAVAILABLE:d} unavailable, {ExitCode.NOT_FOUND:d} not found,
-{ExitCode.HELD:d} held by another, {ExitCode.NOT_HELD:d} not held (any more), {ExitCode.INTERRUPTED:d} Ctrl-C, \
-{ExitCode.READER_GONE:d} nobody reads the output."""
+{ExitCode.HELD:d} held by another, {ExitCode.NOT_HELD:d} not held (any more), {ExitCode.NOT_ALLOWED:d} not allowed, \
+{ExitCode.INTERRUPTED:d} Ctrl-C, {ExitCode.READER_GONE:d} nobody reads the output."""
 
 _ADDRESS = re.compile(r"(\[[^\[\]]+\]|[^\[\]:/\s]+):[0-9]{1,5}|(dns|ipv4|ipv6|unix|unix-abstract):\S+")
 """HOST:PORT, or a name that gRPC knows several replicas by."""

@@ -47,6 +47,7 @@ ELSEWHERE: dict[str, dict[str, str]] = {
         "operation-service serve --tls-cert": _TRANSPORT,
         "grpcurl -cacert": _TRANSPORT,
         "from operation_service.client import Client, Tls": _TRANSPORT,
+        "[[bindings]]": "tests/unit/test_policy_example.py::test_the_policy_of_the_page_is_one",
         "etcdctl user add root": "tests/e2e/test_guarded_etcd.py::test_the_commands_of_the_page_are_enough",
         "operation-service serve --etcd-endpoints": (
             "tests/e2e/test_guarded_etcd.py::test_the_commands_of_the_page_are_enough"

@@ -160,7 +160,7 @@ async def reason_of(peer: Peer, rpc: str, request: Message) -> str:
         if not stands.done():
             watch.cancel()
             return ""
-        return (await refused(stands)).reason
+        return "" if stands.exception() is None else (await refused(stands)).reason
     try:
         await peer.call(rpc, request)
     except grpc.aio.AioRpcError:

@@ -41,6 +41,10 @@ def one_of_each(resource: Resource, lock: Lock, log: Log, key: str) -> dict[type
     """Return each error, as told of a resource, its lock, its newest log and one of its keys."""
     each: list[OperationError] = [
         errors.InvalidRequestError([Violation("name", "is wrong")]),
+        errors.IdentityRequiredError(),
+        errors.BearerTokenInvalidError("its key takes RS256, RS384, RS512, PS256, PS384, PS512 alone (alg)"),
+        errors.BearerTokenExpiredError(),
+        errors.RoleRequiredError("operate", resource.project, "certificate:" + "s" * 255),
         errors.NotFoundError(resource),
         errors.LockedError(resource, lock, log, timedelta(seconds=39.5)),
         errors.TokenMismatchError(resource, lock),
@@ -73,6 +77,10 @@ every_error = pytest.mark.parametrize("error", EACH.values(), ids=[kind.__name__
 # CONTRACT section 5, and the reasons of section 4.
 TOLD = {
     errors.InvalidRequestError: ("INVALID_ARGUMENT", "INVALID_ARGUMENT"),
+    errors.IdentityRequiredError: ("UNAUTHENTICATED", "IDENTITY_REQUIRED"),
+    errors.BearerTokenInvalidError: ("UNAUTHENTICATED", "BEARER_TOKEN_INVALID"),
+    errors.BearerTokenExpiredError: ("UNAUTHENTICATED", "BEARER_TOKEN_EXPIRED"),
+    errors.RoleRequiredError: ("PERMISSION_DENIED", "ROLE_REQUIRED"),
     errors.NotFoundError: ("NOT_FOUND", "NOT_FOUND"),
     errors.LockedError: ("FAILED_PRECONDITION", "LOCKED"),
     errors.TokenMismatchError: ("PERMISSION_DENIED", "TOKEN_MISMATCH"),
