@@ -57,10 +57,11 @@ def checked_name(name: str, what: str) -> str:
     return name
 
 
+_COMMON_NAME = "x509_common_name"
 _NAMES = (
     ("peer_uri", "the first URI of the certificate"),
     ("peer_dns", "the first DNS name of the certificate"),
-    ("x509_common_name", "the common name (CN) of the certificate"),
+    (_COMMON_NAME, "the common name (CN) of the certificate"),
 )
 """gRPC's properties of a connection that tell a certificate's names, the one that counts most first."""
 
@@ -81,6 +82,9 @@ def certificate_subject(auth_context: Mapping[str, Iterable[bytes]]) -> str | No
         return None
     for name, what in _NAMES:
         for value in auth_context.get(name, ()):
+            if not value and name == _COMMON_NAME:
+                # So gRPC says it of a certificate that has none.
+                break
             try:
                 return CERTIFICATE + checked_name(value.decode(), what)
             except UnicodeDecodeError as error:

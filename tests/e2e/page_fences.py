@@ -6,6 +6,7 @@ from e2e.page_blocks import Fence, fences, played
 
 _GO_PROGRAM = "tests/e2e/test_go.py::test_the_program_of_the_page_does_what_the_page_shows"
 _TRANSPORT = "tests/e2e/test_tls.py::test_what_the_page_shows_of_transport_works_as_it_stands"
+_ACCESS = "tests/e2e/test_access.py::test_what_the_page_shows_of_who_may_do_what_works_as_it_stands"
 _HTTP_SESSION = "tests/e2e/test_envoy.py::test_the_session_in_the_page_gives_what_the_page_shows"
 
 ELSEWHERE: dict[str, dict[str, str]] = {
@@ -47,7 +48,9 @@ ELSEWHERE: dict[str, dict[str, str]] = {
         "operation-service serve --tls-cert": _TRANSPORT,
         "grpcurl -cacert": _TRANSPORT,
         "from operation_service.client import Client, Tls": _TRANSPORT,
-        "[[bindings]]": "tests/unit/test_policy_example.py::test_the_policy_of_the_page_is_one",
+        "# Agents carry": _ACCESS,
+        "export OPERATION_SERVICE_CA": _ACCESS,
+        "operation-service serve --tls-cert tls.crt --tls-key tls.key --policy": _ACCESS,
         "etcdctl user add root": "tests/e2e/test_guarded_etcd.py::test_the_commands_of_the_page_are_enough",
         "operation-service serve --etcd-endpoints": (
             "tests/e2e/test_guarded_etcd.py::test_the_commands_of_the_page_are_enough"

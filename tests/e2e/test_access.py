@@ -1,26 +1,22 @@
-"""The real process with a policy: what it starts with, and what its workers, its log and its commands say."""
+"""The real process with a policy: what is refused at the start, workers, what commands exit with, and the page."""
 
 import json
+import re
+import shlex
 import uuid
 from pathlib import Path
 
 import pytest
+from callers import ALL_ROLES, binding, write_policy
 from certificates import Authority, KeyPair
-from e2e.support_e2e import PROGRAM, Finished, Serve, run, until
+from e2e.support_e2e import PROGRAM, ROOT, Serve, run, run_in, until_true
+from issuer import AUDIENCE, ISSUER, Issuer
 
-NO_ETCD = "http://127.0.0.1:1"
-TOKEN = "a-peer-token-that-is-told-nowhere"
-POLICY = """
-[[bindings]]
-subjects = ["certificate:agent"]
-roles = ["operate"]
-projects = ["demo"]
+AGENT = "spiffe://n0stack/agent-1"
 
-[[bindings]]
-subjects = ["certificate:reader"]
-roles = ["read"]
-projects = ["demo"]
-"""
+
+def own_prefix() -> str:
+    return f"/test/{uuid.uuid4().hex}/"
 
 
 @pytest.fixture
@@ -29,91 +25,116 @@ def authority(tmp_path: Path) -> Authority:
 
 
 @pytest.fixture
+def server_pair(authority: Authority) -> KeyPair:
+    return authority.server()
+
+
+@pytest.fixture
 def policy(tmp_path: Path) -> Path:
     file = tmp_path / "policy.toml"
-    file.write_text(POLICY)
+    write_policy(file, binding(f"certificate:{AGENT}", "operate"), binding("token:alice", *ALL_ROLES))
     return file
 
 
-def written(file: Path, content: str) -> None:
-    file.write_text(content)
-
-
-def tls(authority: Authority) -> tuple[str | Path, ...]:
-    own = authority.server()
-    return "--tls-cert", own.cert_file, "--tls-key", own.key_file, "--tls-client-ca", authority.ca_file
-
-
-async def refused(*flags: str | Path) -> str:
-    """The one line that a start ends with, with exit code 2."""
-    finished = await run(PROGRAM, "serve", "--listen", "127.0.0.1:0", "--etcd-endpoints", NO_ETCD, *flags)
-    assert finished.code == 2, finished.err
-    (line,) = finished.err_lines
-    assert line.startswith("operation-service: ")
-    return line
-
-
-async def test_a_policy_needs_to_know_who_calls(policy: Path) -> None:
-    line = await refused("--policy", policy)
-    assert "--tls-client-ca" in line
-    assert "--jwt-jwks" in line
+@pytest.fixture
+def flags(authority: Authority, server_pair: KeyPair) -> tuple[str | Path, ...]:
+    return (
+        *("--tls-cert", server_pair.cert_file, "--tls-key", server_pair.key_file),
+        *("--tls-client-ca", authority.ca_file),
+    )
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-@pytest.mark.parametrize(
-    ("content", "place"),
-    [
-        ('[[bindings]]\nsubjects = ["agent"]\nroles = ["read"]\nprojects = ["demo"]\n', "bindings[0].subjects[0]"),
-        ('[[bindings]]\nsubjects = ["token:a"]\nroles = ["reed"]\nprojects = ["demo"]\n', "roles"),
-        ("bindings = [", "TOML"),
-    ],
-)
-async def test_a_policy_that_is_wrong_ends_the_start(
-    workers: str, content: str, place: str, policy: Path, authority: Authority
+async def test_what_is_wrong_at_the_start_is_one_line_and_exit_code_2(
+    workers: str, flags: tuple[str | Path, ...], policy: Path, tmp_path: Path
 ) -> None:
-    written(policy, content)
-    line = await refused("--policy", policy, *tls(authority), "--workers", workers)
-    assert "--policy" in line
-    assert place in line
+    bad_policy, bad_keys = tmp_path / "bad.toml", tmp_path / "bad.json"
+    bad_policy.write_text(binding("alice", "read"))
+    bad_keys.write_text(json.dumps({"keys": [{"kty": "oct", "k": "c2VjcmV0"}]}))
+    jwt = ("--jwt-issuer", ISSUER, "--jwt-audience", AUDIENCE)
+    for given, said in (
+        ((*flags, "--policy", bad_policy), "bindings[0].subjects[0]: must be certificate:NAME or token:SUB"),
+        ((*flags, "--policy", tmp_path / "none"), "it cannot be read: No such file or directory"),
+        ((*flags, "--jwt-jwks", bad_keys, *jwt), "keys[0]: it is a shared secret (oct)"),
+        ((*flags[:4], "--policy", policy), "give --tls-client-ca or --jwt-jwks"),
+        ((*flags, "--jwt-jwks", bad_keys), "--jwt-jwks needs --jwt-issuer and --jwt-audience"),
+    ):
+        ended = await run(
+            *(PROGRAM, "serve", "--listen", "127.0.0.1:0", "--workers", workers, *given),
+            *("--etcd-endpoints", "http://127.0.0.1:1"),
+        )
+        assert ended.code == 2, ended
+        (line,) = ended.err_lines
+        assert said in line
+        assert "c2VjcmV0" not in line
 
 
-async def test_keys_of_tokens_that_are_secrets_end_the_start_and_are_not_shown(tmp_path: Path) -> None:
-    jwks = tmp_path / "jwks.json"
-    written(jwks, json.dumps({"keys": [{"kty": "oct", "k": "c2VjcmV0LXNlY3JldC1zZWNyZXQ", "kid": "one"}]}))
-    assert "--jwt-issuer" in await refused("--jwt-jwks", jwks)
-    line = await refused("--jwt-jwks", jwks, "--jwt-issuer", "someone", "--jwt-audience", "us")
-    assert "--jwt-jwks" in line
-    assert "c2VjcmV0" not in line
-
-
-async def test_workers_keep_to_the_policy_and_the_audit_tells_of_what_was_denied(
-    serve: Serve, etcd: str, policy: Path, authority: Authority
+async def test_workers_take_up_a_new_policy_each_and_commands_exit_with_7_where_they_are_not_let_in(
+    etcd: str, serve: Serve, flags: tuple[str | Path, ...], authority: Authority, policy: Path
 ) -> None:
     server = await serve(
-        *("--etcd-endpoints", etcd, "--key-prefix", f"/test/{uuid.uuid4().hex}/", *tls(authority)),
-        *("--policy", policy, "--workers", "2", "--log-format", "json"),
+        *flags, "--policy", policy, "--workers", "2", "--etcd-endpoints", etcd, "--key-prefix", own_prefix()
     )
-    agent, reader = (authority.issue(name, common_name=name) for name in ("agent", "reader"))
+    own = authority.issue("agent", uris=(AGENT,))
+    at = ("--address", server.address, "--ca", authority.ca_file, "--cert", own.cert_file, "--key", own.key_file)
+    proposed = await run(PROGRAM, "propose", "demo", "networks/lan", "--token", "a", "--lock-for", "60s", *at)
+    assert proposed.code == 0, proposed.err
+    # The workers share the connections between them.
+    for _ in range(6):
+        refused = await run(PROGRAM, "cancel", "demo", "networks/lan", "--token", "a", *at)
+        assert refused.code == 7, refused
+        assert f"certificate:{AGENT} has not the role write on the project demo" in refused.err
+    assert "denied: demo/networks/lan by certificate:spiffe://n0stack/agent-1 (CancelOperation, token " in server.log
+    write_policy(policy, binding(f"certificate:{AGENT}", "read"))
+    await until_true(lambda: server.log.count("what is in it now is in use") == 2)
+    for _ in range(6):
+        refused = await run(PROGRAM, "propose", "demo", "networks/lan", "--token", "a", "--lock-for", "60s", *at)
+        assert refused.code == 7, refused
+    shown = await run(PROGRAM, "get", "demo", "networks/lan", "--output", "json", *at)
+    record = json.loads(shown.out)
+    assert record["holder"] == f"certificate:{AGENT}"
+    assert "proposingPeerToken" not in record["operation"]
+    assert await server.stop() == 0
 
-    async def propose(own: KeyPair, project: str) -> Finished:
-        where = ("--address", server.address, "--ca", authority.ca_file, "--cert", own.cert_file, "--key", own.key_file)
-        what = (project, "networks/lan", "--lock-for", "60", "--token", TOKEN)
-        return await run(PROGRAM, "propose", *what, *where)
 
-    allowed = await propose(agent, "demo")
-    assert allowed.code == 0, allowed.err
-    for own, project in ((reader, "demo"), (agent, "other")):
-        denied = await propose(own, project)
-        assert denied.code == 7, denied.err
-        assert "has not the role operate" in denied.err
+async def test_tokens_are_in_no_line_of_the_log(etcd: str, serve: Serve, policy: Path, tmp_path: Path) -> None:
+    issuer = Issuer(tmp_path)
+    server = await serve(
+        *("--policy", policy, "--jwt-jwks", issuer.file, "--jwt-issuer", ISSUER, "--jwt-audience", AUDIENCE),
+        *("--etcd-endpoints", etcd, "--key-prefix", own_prefix()),
+    )
+    good, bad = issuer.token(), issuer.token(aud="other")
+    for token, code in ((good, 0), (bad, 7), (issuer.token("bob"), 7)):
+        (tmp_path / "token").write_text(token)
+        words = ("propose", "demo", "networks/lan", "--token", "a", "--lock-for", "60s")
+        ended = await run(PROGRAM, *words, "--token-file", tmp_path / "token", "--address", server.address)
+        assert ended.code == code, ended
+        assert not any(part in ended.err + ended.out for part in token.split("."))
+    assert await server.stop() == 0
+    assert "by token:alice" in server.log
+    assert "--jwt-audience" in server.log
+    assert not any(part in server.log for token in (good, bad) for part in token.split("."))
 
-    async def is_audited() -> bool:
-        return server.log.count('"message":"denied"') == 2
 
-    await until(is_audited)
-    lines = [json.loads(line) for line in server.log.splitlines() if '"message":"denied"' in line]
-    assert {(line["by"], line["project"], line["rpc"], line["reason"]) for line in lines} == {
-        ("certificate:reader", "demo", "ProposeOperation", "ROLE_REQUIRED"),
-        ("certificate:agent", "other", "ProposeOperation", "ROLE_REQUIRED"),
-    }
-    assert TOKEN not in server.log
+async def test_what_the_page_shows_of_who_may_do_what_works_as_it_stands(
+    etcd: str, serve: Serve, tmp_path: Path
+) -> None:
+    page = ROOT.joinpath("docs/security.md").read_text()
+    making = re.findall(r"```sh\n(.*?)```", page.partition("\n## Transport\n")[2], re.DOTALL)[0]
+    section = page.partition("\n## Who may do what\n")[2].partition("\n## ")[0]
+    policy, *blocks = re.findall(r"```(?:toml|sh)\n(.*?)```", section, re.DOTALL)
+    serving, calling, with_tokens = blocks
+    assert policy == (ROOT / "examples" / "policy.toml").read_text()
+    assert (await run_in(tmp_path, "bash", "-ec", making)).code == 0
+    (tmp_path / "policy.toml").write_text(policy)
+    Issuer(tmp_path).file.replace(tmp_path / "keys.json")
+    for command in (serving, with_tokens):
+        _, _, *given = shlex.split(command.replace("\\\n", " "))
+        at = [str(tmp_path / word) if (tmp_path / word).is_file() else word for word in given]
+        server = await serve(*at, "--etcd-endpoints", etcd, "--key-prefix", own_prefix())
+        if command is serving:
+            shell = calling.replace("operation-service ", f"{PROGRAM} ")
+            called = await run_in(tmp_path, "bash", "-exc", shell, OPERATION_SERVICE_ADDRESS=server.address)
+            assert called.code == 0, called.err
+            assert called.err.count("has not the role") == 2
+        assert await server.stop() == 0

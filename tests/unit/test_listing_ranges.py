@@ -5,6 +5,7 @@ from itertools import compress
 from typing import Any, TypeVar, cast
 from unittest.mock import patch
 
+import pytest
 from etcd_ranges import EtcdRanges
 from hypothesis import given
 from hypothesis import strategies as st
@@ -60,6 +61,8 @@ queries = st.builds(
     st.sampled_from(["", "a", "a-b", "nobody"]),
     st.sampled_from(["", "n", "na"]),
     st.sampled_from([frozenset[State](), frozenset({State.LOCKED}), frozenset({State.EXPIRED, State.FAILED})]),
+    # In the order of their keys.
+    st.sampled_from([None, ("a-b", "a"), ("a", "b"), ("a-b",), ("nobody", "none"), ()]),
 )
 
 
@@ -175,3 +178,19 @@ async def test_details_that_a_record_tells_are_not_read_and_others_as_many_at_on
     assert [len(view.logs) for view in views] == [0] * 250 + [1] * 50
     assert views[-1].logs[0] == RECORD.last_log
     assert etcd.reads == [2, 100, 100, 50]
+
+
+@pytest.mark.parametrize("states", [frozenset[State](), frozenset({State.EXPIRED})])
+@pytest.mark.parametrize("page_size", [1, 10, 300])
+async def test_what_is_in_other_projects_is_not_walked_over_and_changes_no_page(
+    states: frozenset[State], page_size: int
+) -> None:
+    query = OperationsQuery("", "n", states, ("b", "d"))
+    seen = [*numbered(120, "b"), *numbered(80, "d")]
+    hidden = [each for project in ("a", "b-b", "c", "d.d", "e") for each in numbered(300, project)]
+    alone, among = etcd_with(seen, []), etcd_with([*seen, *hidden], [])
+    pages_alone = await all_pages(listing_of(alone, Landmarks()), query, page_size)
+    pages_among = await all_pages(listing_of(among, Landmarks()), query, page_size)
+    assert pages_among == pages_alone
+    assert (among.reads, among.counts) == (alone.reads, alone.counts)
+    assert pages_alone[0] == seen

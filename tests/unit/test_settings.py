@@ -7,7 +7,10 @@ from typing import Any
 import pytest
 
 from operation_service.settings import Settings, SettingsError, default_data_dir, is_loopback, parse_endpoints
+from operation_service.settings_access import Access
 from operation_service.settings_tls import ServerTls
+
+FILE = Path("file")
 
 TEN_YEARS = 10 * 365 * 86_400
 TLS = ServerTls(cert=Path("tls.crt"), key=Path("tls.key"))
@@ -275,3 +278,21 @@ def test_workers_may_be_1_to_64(workers: int) -> None:
 @pytest.mark.parametrize("workers", [-1, 0, 65])
 def test_other_numbers_of_workers_are_refused(workers: int) -> None:
     refused("--workers", workers=workers)
+
+
+@pytest.mark.parametrize("client_ca", [None, FILE])
+@pytest.mark.parametrize("jwks", [None, FILE])
+@pytest.mark.parametrize("policy", [None, FILE])
+def test_a_policy_needs_something_that_tells_who_calls(
+    policy: Path | None, jwks: Path | None, client_ca: Path | None
+) -> None:
+    issuer, audience = ("a", "b") if jwks else (None, None)
+    access = Access(policy=policy, jwks=jwks, issuer=issuer, audience=audience)
+    tls = ServerTls(cert=FILE, key=FILE, client_ca=client_ca)
+    if policy and not jwks and not client_ca:
+        with pytest.raises(
+            SettingsError, match=r"--policy needs to know who calls: give --tls-client-ca or --jwt-jwks too$"
+        ):
+            Settings(access=access, tls=tls)
+    else:
+        assert Settings(access=access, tls=tls).access.policy == policy
