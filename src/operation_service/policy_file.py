@@ -16,6 +16,7 @@ from operation_service.access_policy import ANY, Binding, Policy
 from operation_service.identities import KINDS, BadNameError, checked_name
 from operation_service.roles import Role
 from operation_service.settings_error import SettingsError
+from operation_service.terminal_text import shown
 from operation_service.validation import is_project
 
 MAX_PROJECTS = 1_000
@@ -47,10 +48,12 @@ def policy_of(content: bytes, file: Path) -> Policy:
         found = msgspec.convert(tomllib.loads(content.decode()), _File)
     except UnicodeDecodeError as error:
         raise SettingsError(f"{where}: it is not UTF-8") from error
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise SettingsError(f"{where}: it is no TOML: {error}") from error
     except msgspec.ValidationError as error:
-        raise SettingsError(f"{where}: {error}") from error
+        # It shows names of fields as they are, which may be of more than one line.
+        raise SettingsError(f"{where}: {shown(str(error))}") from error
+    except (ValueError, RecursionError) as error:
+        # Not tomllib's own error alone: a number of more than 4,300 digits is refused by int().
+        raise SettingsError(f"{where}: it is no TOML: {shown(str(error))}") from error
     if not found.bindings:
         raise SettingsError(f"{where}: it has no [[bindings]]: nobody could do anything")
     policy = Policy(_binding(each, f"{where}: bindings[{place}]") for place, each in enumerate(found.bindings))
