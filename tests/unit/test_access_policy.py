@@ -176,6 +176,17 @@ def test_what_is_wrong_with_a_policy_is_told_in_one_line_with_its_place(text: by
     assert str(refused.value) == f"--policy policy.toml: {said}"
 
 
+def test_a_number_with_more_digits_than_python_reads_is_no_toml() -> None:
+    with pytest.raises(SettingsError, match="it is no TOML"):
+        policy_of(b"bindings = " + b"1" * 5_000, FILE)
+
+
+def test_the_name_of_a_field_cannot_make_a_second_line() -> None:
+    with pytest.raises(SettingsError) as refused:
+        policy_of(ONE.encode() + b'"a\\nb" = 1\n', FILE)
+    assert "\n" not in str(refused.value)
+
+
 def test_a_subject_may_have_roles_on_so_many_projects_and_no_more() -> None:
     names = [f'"p{number}"' for number in range(MAX_PROJECTS + 1)]
     half = MAX_PROJECTS // 2
