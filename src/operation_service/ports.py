@@ -19,6 +19,8 @@ _GRACE_SECONDS = 10.0
 """As long as the longest call without a deadline of its own may take."""
 _LAST_SECONDS = 1.0
 """For what is on its way when the last call has done its part."""
+STOP_SECONDS = _GRACE_SECONDS + _LAST_SECONDS
+"""How long the ports may take to stop."""
 
 _MAX_PENDING = 8_000
 _OPTIONS: tuple[Option, ...] = (

@@ -34,6 +34,7 @@ from operation_service.leases import Leases
 from operation_service.listing import Listing
 from operation_service.lock_times import LockTimes
 from operation_service.operations import Operations
+from operation_service.ports import STOP_SECONDS as PORTS_STOP_SECONDS
 from operation_service.ports import Ports
 from operation_service.reflection import add_reflection
 from operation_service.scan import EVERYTHING, Scan
@@ -53,6 +54,8 @@ _HEALTH: ServiceDescriptor = cast("Any", health_pb2.DESCRIPTOR).services_by_name
 
 _NOTICE_SECONDS = 0.5
 """Between NOT_SERVING and the closed port, so that those who ask for health learn it before they are cut off."""
+STOP_SECONDS = _NOTICE_SECONDS + PORTS_STOP_SECONDS
+"""How long a stop may take: whoever kills has to wait for longer."""
 _TELLS_NOTHING = Telling()
 
 _MAX_HEALTH_CALLS = 1_000

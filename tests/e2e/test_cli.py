@@ -247,7 +247,8 @@ async def test_every_flag_works_as_a_variable(etcd: str, serve: Serve) -> None:
         await peer.complete()
 
         async def is_gone() -> bool:
-            return not await etcdctl(etcd, "get", "--prefix", "/variables/")
+            keys = await etcdctl(etcd, "get", "--prefix", "--keys-only", "/variables/")
+            return keys.split() == ["/variables/layout"]
 
         await until(is_gone)
     described = await run(

@@ -122,7 +122,7 @@ def test_nothing_starts_before_its_certificates() -> None:
 
 def test_a_stop_has_the_time_that_it_takes() -> None:
     grace = int(SERVICES["replica-1"]["stop_grace_period"].removesuffix("s"))
-    assert grace > sum(getattr(server, f"_{name}_SECONDS") for name in ("NOTICE", "GRACE", "LAST"))
+    assert grace > server.STOP_SECONDS
 
 
 def test_the_image_asks_for_its_health_where_it_is_told() -> None:

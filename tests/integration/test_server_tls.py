@@ -138,18 +138,18 @@ def client_ca(authority: Authority, tmp_path: Path) -> Path:
 
 
 async def test_a_caller_with_a_certificate_of_the_authority_is_served(mutual: Service, authority: Authority) -> None:
-    assert await can_connect(mutual.address, authority.ca, authority.issue("client"))
+    assert await can_connect(mutual.address, authority.ca, authority.issue("client", common_name="client"))
 
 
 async def test_a_caller_without_a_good_certificate_cannot_connect(
     mutual: Service, authority: Authority, tmp_path: Path
 ) -> None:
-    stranger = Authority(tmp_path, "other").issue("stranger")
+    stranger = Authority(tmp_path, "other").issue("stranger", common_name="stranger")
     # By an authority that has the right name, and another key.
     (tmp_path / "forged").mkdir()
-    forged = Authority(tmp_path / "forged", "ca").issue("forged")
-    expired = authority.issue("expired", days=(-2, -1))
-    early = authority.issue("early", days=(1, 2))
+    forged = Authority(tmp_path / "forged", "ca").issue("forged", common_name="forged")
+    expired = authority.issue("expired", common_name="expired", days=(-2, -1))
+    early = authority.issue("early", common_name="early", days=(1, 2))
     for own in (None, stranger, forged, expired, early):
         assert not await can_connect(mutual.address, authority.ca, own)
 
@@ -162,7 +162,7 @@ async def test_the_authorities_of_callers_are_replaced_too(
     mutual: Service, authority: Authority, client_ca: Path, tmp_path: Path
 ) -> None:
     other = Authority(tmp_path, "other")
-    old, new = authority.issue("old"), other.issue("new")
+    old, new = authority.issue("old", common_name="old"), other.issue("new", common_name="new")
     put(client_ca, authority.ca + other.ca)
     assert await soon(lambda: can_connect(mutual.address, authority.ca, new))
     assert await can_connect(mutual.address, authority.ca, old)

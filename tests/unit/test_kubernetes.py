@@ -10,7 +10,7 @@ import yaml
 from kubernetes_validate.utils import ValidationError, validate
 from manifests import BASE, FOLDER, Manifest, container, documents, flags, resources
 
-from operation_service import ports, server
+from operation_service import server
 from operation_service.cli_serve import serve
 
 KUSTOMIZATIONS = sorted(FOLDER.rglob("kustomization.yaml"))
@@ -171,10 +171,8 @@ def test_an_etcd_out_of_reach_kills_no_pod() -> None:
 
 
 def test_a_stop_has_the_time_that_it_takes() -> None:
-    notice = server._NOTICE_SECONDS  # noqa: SLF001, nothing else tells
-    grace, last = ports._GRACE_SECONDS, ports._LAST_SECONDS  # noqa: SLF001, as above
     pause = CONTAINER["lifecycle"]["preStop"]["sleep"]["seconds"]
-    assert POD["terminationGracePeriodSeconds"] >= pause + notice + grace + last + 5
+    assert POD["terminationGracePeriodSeconds"] >= pause + server.STOP_SECONDS + 5
 
 
 def test_a_rollout_and_a_drain_leave_two_replicas() -> None:
