@@ -7,13 +7,14 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import grpc
 
 from operation_service.access_files import AccessFiles
 from operation_service.access_policy import EVERYTHING, Grants
+from operation_service.background import Work
 from operation_service.bounds import Bound, Bounds
 from operation_service.denied import Denied
 from operation_service.errors import (
@@ -25,6 +26,7 @@ from operation_service.errors import (
     UnauthenticatedError,
 )
 from operation_service.identities import NOBODY, BadNameError, Identity, certificate_subject
+from operation_service.kept_file import KeptFile
 from operation_service.roles import NEEDED, OF_ALL_PROJECTS, Role
 from operation_service.settings import Settings
 from operation_service.validation import is_project
@@ -59,17 +61,16 @@ class Access:
         self._bounds = Bounds()
 
     @property
-    def works(self) -> Sequence[Callable[[], Awaitable[None]]]:
-        """Background work."""
-        return () if self.is_open else (self.run,)
+    def works(self) -> Sequence[Work]:
+        """Background work: each file for itself, so that one that does not answer holds up nothing else."""
+        if self.is_open:
+            return ()
+        return (self._end_watches, *(_looking_after(file) for file in (self._policy, self._tokens) if file is not None))
 
-    async def run(self) -> None:
-        """Look after the files, and after the watches that stand, until cancelled."""
+    async def _end_watches(self) -> None:
+        """End the watches that may not go on, until cancelled."""
         while True:
             await asyncio.sleep(_EVERY_SECONDS)
-            for file in (self._policy, self._tokens):
-                if file is not None:
-                    await file.look()
             for standing in tuple(self._standing):
                 standing.look()
 
@@ -124,6 +125,15 @@ class Access:
             raise standing.refusal from None
         finally:
             self._standing.discard(standing)
+
+
+def _looking_after(file: KeptFile[Any]) -> Work:
+    async def look() -> None:
+        while True:
+            await asyncio.sleep(_EVERY_SECONDS)
+            await file.look()
+
+    return look
 
 
 class Standing:

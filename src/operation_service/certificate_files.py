@@ -4,7 +4,6 @@ What gRPC is given is written anew from what was understood here: it says of a c
 own log, and takes no more than one of the forms in which a key may be written.
 """
 
-import stat
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,11 +13,10 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from operation_service.regular_file import content
 from operation_service.settings_error import SettingsError
 from operation_service.settings_tls import ServerTls
 
-_MAX_BYTES = 1024 * 1024
-"""The bundle of all public CAs has a quarter of it."""
 _CURVES = ("secp256r1", "secp384r1")
 """Those that gRPC serves with, and gRPC's clients take (tried with 1.85): P-521 and Ed25519 fail in each handshake."""
 
@@ -58,9 +56,9 @@ def read(tls: ServerTls) -> Files:
         SettingsError: One of them cannot be read.
     """
     return Files(
-        cert=_content("--tls-cert", tls.cert),
-        key=_content("--tls-key", tls.key),
-        client_ca=None if tls.client_ca is None else _content("--tls-client-ca", tls.client_ca),
+        cert=content("--tls-cert", tls.cert),
+        key=content("--tls-key", tls.key),
+        client_ca=None if tls.client_ca is None else content("--tls-client-ca", tls.client_ca),
     )
 
 
@@ -81,7 +79,11 @@ def judged(files: Files, tls: ServerTls, now: datetime) -> Certificates:
     chain = _certificates("--tls-cert", tls.cert, files.cert)
     key = _private_key(tls.key, files.key)
     own = chain[0]
-    if own.public_key() != key.public_key():
+    try:
+        is_its_key = own.public_key() == key.public_key()
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise SettingsError(f"--tls-cert {tls.cert}: its key is of a kind that cannot be read") from error
+    if not is_its_key:
         raise SettingsError(f"--tls-key {tls.key}: it is not the key of the (first) certificate in {tls.cert}")
     if own.not_valid_after_utc < now:
         raise SettingsError(f"--tls-cert {tls.cert}: it has expired, on {moment(own.not_valid_after_utc)}")
@@ -114,30 +116,16 @@ def certificates_of(tls: ServerTls) -> Certificates:
     return judged(read(tls), tls, datetime.now(UTC))
 
 
-def _content(flag: str, file: Path) -> bytes:
+def _certificates(flag: str, file: Path, found: bytes) -> list[x509.Certificate]:
     try:
-        # Not what never ends, or waits for a writer.
-        if not stat.S_ISREG(file.stat().st_mode):
-            raise SettingsError(f"{flag} {file}: it is not a file")
-        with file.open("rb") as opened:
-            content = opened.read(_MAX_BYTES + 1)
-    except OSError as error:
-        raise SettingsError(f"{flag} {file}: it cannot be read: {error.strerror or error}") from error
-    if len(content) > _MAX_BYTES:
-        raise SettingsError(f"{flag} {file}: it has more than {_MAX_BYTES} bytes")
-    return content
-
-
-def _certificates(flag: str, file: Path, content: bytes) -> list[x509.Certificate]:
-    try:
-        return x509.load_pem_x509_certificates(content)
+        return x509.load_pem_x509_certificates(found)
     except ValueError as error:
         raise SettingsError(f"{flag} {file}: there is no certificate in it that can be read as PEM") from error
 
 
-def _private_key(file: Path, content: bytes) -> rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey:
+def _private_key(file: Path, found: bytes) -> rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey:
     try:
-        key = serialization.load_pem_private_key(content, None)
+        key = serialization.load_pem_private_key(found, None)
     except TypeError as error:
         raise SettingsError(f"--tls-key {file}: it is encrypted: write it there without a password") from error
     except (ValueError, UnsupportedAlgorithm) as error:

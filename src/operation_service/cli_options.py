@@ -36,11 +36,15 @@ Command = TypeVar("Command", bound=Callable[..., Any] | click.Command)
 Arguments = ParamSpec("Arguments")
 
 
+def variable(flag: str) -> str:
+    """Return the environment variable that a flag may be given as."""
+    return f"OPERATION_SERVICE_{flag.removeprefix('--').replace('-', '_').upper()}"
+
+
 def option(flag: str, help_text: str, *names: str, **more: Any) -> Callable[[Command], Command]:  # noqa: ANN401, click's own
     """Return a flag that may also be given as an environment variable (CONTRACT section 6)."""
-    envvar = f"OPERATION_SERVICE_{flag.removeprefix('--').replace('-', '_').upper()}"
     return click.option(
-        flag, *names, envvar=envvar, show_envvar=True, **({"show_default": True} | more), help=help_text
+        flag, *names, envvar=variable(flag), show_envvar=True, **({"show_default": True} | more), help=help_text
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from operation_service.cli_etcd_options import etcd_access_of, etcd_access_options
-from operation_service.cli_options import PROGRAM, option
+from operation_service.cli_options import PROGRAM, option, variable
 from operation_service.logs import log_to_standard_error
 from operation_service.settings import Settings, SettingsError, parse_endpoints
 from operation_service.settings_access import Access
@@ -18,6 +18,8 @@ from operation_service.settings_tls import ServerTls
 from operation_service.telling import Telling
 
 _FILE = click.Path(path_type=Path)
+_PROTECTING = ("--tls-cert", "--tls-key", "--tls-client-ca", "--policy", "--jwt-jwks", "--etcd-ca", "--etcd-user")
+"""What is asked of others by these flags must not be left out by mistake."""
 
 
 @click.command(
@@ -153,6 +155,10 @@ def _settings(given: dict[str, Any]) -> Settings:
     if given["etcd_endpoints"] == "":
         # From a variable that nobody has set: an etcd of its own for each replica would be two holders at once.
         raise SettingsError("--etcd-endpoints must not be empty: leave it out for an embedded etcd")
+    for flag in _PROTECTING:
+        if os.environ.get(variable(flag)) == "" and given[flag.removeprefix("--").replace("-", "_")] is None:
+            # From a variable that nobody has set: it would protect nothing, without a word.
+            raise SettingsError(f"{flag} must not be empty: {variable(flag)} is; unset it to do without")
     if given["data_dir"] == Path():
         raise SettingsError("--data-dir must not be empty: leave it out for the user's state directory")
     return Settings(

@@ -1,7 +1,8 @@
 """What is told of calls that were not let in: enough to find out why, and never a token.
 
-What somebody who is known may not do is a line of the audit, each time. Strangers are told of in the log: there may be
-any number of them, and they are no flood of lines.
+What somebody who is known may not do is a line of the audit. Strangers are told of in the log. Either may call as often
+as they like, with whatever they like in a request that nobody has checked yet: they are no flood of lines, none of
+these is long, and those that tell of changes are not displaced.
 """
 
 import logging
@@ -13,15 +14,17 @@ from operation_service.audit import Audit
 from operation_service.errors import OperationError, RoleRequiredError
 from operation_service.status import TABLE
 from operation_service.terminal_text import shown
+from operation_service.validation import is_name, is_token
 
 _log = logging.getLogger(__name__)
 
-_AT_ONCE = 20
+_LOGGED_AT_ONCE = 20
+_AUDITED_AT_ONCE = 500
 _EVERY_SECONDS = 10.0
 
 
 class Denied:
-    """Tells of refused calls; in the log of 20 in 10 seconds each for itself, of the others how many there were.
+    """Tells of refused calls, in 10 seconds of 20 in the log and 500 in the audit; of the others how many there were.
 
     Attributes:
         audit: Where the lines of the audit go. None: nowhere, the log has it all.
@@ -30,7 +33,8 @@ class Denied:
     def __init__(self) -> None:
         self.audit: Audit | None = None
         self._until = 0.0
-        self._told = 0
+        self._logged = 0
+        self._audited = 0
         self._untold = 0
 
     def tell(self, rpc: str, caller: str, error: OperationError, request: Message | None = None) -> None:
@@ -42,23 +46,30 @@ class Denied:
             error: What it was refused with.
             request: What for. None: that was not looked at, or is not told again.
         """
-        if self.audit is not None and isinstance(error, RoleRequiredError):
-            self.audit.denied(
-                rpc,
-                TABLE[type(error)][1],
-                project=error.project,
-                name=getattr(request, "name", ""),
-                by=caller,
-                token=getattr(request, "proposing_peer_token", ""),
-            )
-            return
         now = time.monotonic()
         if now >= self._until:
             if self._untold:
                 _log.warning("%d more calls were refused that were not told of", self._untold)
-            self._until, self._told, self._untold = now + _EVERY_SECONDS, 0, 0
-        if self._told < _AT_ONCE:
-            self._told += 1
+            self._until, self._logged, self._audited, self._untold = now + _EVERY_SECONDS, 0, 0, 0
+        is_audited = self.audit is not None and isinstance(error, RoleRequiredError)
+        if is_audited and self._audited < _AUDITED_AT_ONCE:
+            self._audited += 1
+            self._tell_the_audit(rpc, caller, error, request)
+        elif not is_audited and self._logged < _LOGGED_AT_ONCE:
+            self._logged += 1
             _log.warning("%s by %s refused: %s", rpc, shown(caller), shown(error.message))
         else:
             self._untold += 1
+
+    def _tell_the_audit(self, rpc: str, caller: str, error: OperationError, request: Message | None) -> None:
+        name, token = getattr(request, "name", ""), getattr(request, "proposing_peer_token", "")
+        if self.audit is not None:
+            self.audit.denied(
+                rpc,
+                TABLE[type(error)][1],
+                project=getattr(error, "project", ""),
+                # What can be none is not told: it may be of any length.
+                name=name if is_name(name) else "",
+                by=caller,
+                token=token if is_token(token) else "",
+            )

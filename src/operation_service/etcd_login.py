@@ -30,7 +30,8 @@ from operation_service.settings_error import SettingsError
 _log = logging.getLogger(__name__)
 
 _REFUSED = "authentication failed"
-_SECONDS = 2.0
+_SECONDS = 1.0
+"""As long as an attempt: a member that is silent keeps those that go to another one no longer."""
 _RENEWALS = 2
 """Within one call: what changes etcd's users may do so again."""
 _FIRST_PAUSE_SECONDS = 1.0

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from operation_service.regular_file import content
 from operation_service.settings_error import SettingsError
 
 
@@ -12,12 +13,10 @@ def read_password(file: Path) -> str:
         SettingsError: The file cannot be read, or its first line is empty.
     """
     try:
-        password = file.read_text().partition("\n")[0].removesuffix("\r")
+        password = content("--etcd-password-file", file).decode().partition("\n")[0].removesuffix("\r")
     except UnicodeDecodeError:
         # Without its cause: that holds what the file has.
         raise SettingsError(f"--etcd-password-file: {file} is no text in UTF-8") from None
-    except OSError as error:
-        raise SettingsError(f"--etcd-password-file: cannot read {file}: {error.strerror}") from error
     if not password:
         raise SettingsError(f"--etcd-password-file: the first line of {file} is empty")
     return password

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from cryptography import x509
 
+from operation_service.regular_file import content
 from operation_service.settings_error import SettingsError
 from operation_service.settings_tls import EtcdAccess
 
@@ -52,14 +53,7 @@ class EtcdTls:
 
 def _read(access: EtcdAccess) -> tuple[bytes, ...]:
     flags = (("--etcd-ca", access.ca), ("--etcd-cert", access.cert), ("--etcd-key", access.key))
-    return tuple(b"" if file is None else _content(flag, file) for flag, file in flags)
-
-
-def _content(flag: str, file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise SettingsError(f"{flag}: cannot read {file}: {error.strerror}") from error
+    return tuple(b"" if file is None else content(flag, file) for flag, file in flags)
 
 
 def _made(access: EtcdAccess, contents: tuple[bytes, ...]) -> ssl.SSLContext:
@@ -73,6 +67,9 @@ def _made(access: EtcdAccess, contents: tuple[bytes, ...]) -> ssl.SSLContext:
 def _believing(access: EtcdAccess, ca: bytes) -> ssl.SSLContext:
     if access.ca is None:
         return ssl.create_default_context()
+    if b"-----BEGIN" not in ca:
+        # To OpenSSL nothing at all would do.
+        raise SettingsError(f"--etcd-ca: {access.ca} holds no certificates as PEM")
     try:
         return ssl.create_default_context(cadata=ca.decode("ascii"))
     except (ssl.SSLError, ValueError) as error:

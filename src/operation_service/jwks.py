@@ -11,6 +11,8 @@ from typing import Any
 
 import jwt
 import msgspec
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from msgspec import Struct
 
@@ -34,7 +36,7 @@ class Key(Struct, frozen=True):
     Attributes:
         public: The key.
         algorithms: Those that it takes.
-        digest: Tells it from all others, whatever it is called.
+        digest: Tells it from all others, whatever it is called, and whatever else is said of it.
     """
 
     public: PublicKey
@@ -109,14 +111,17 @@ def _key(jwk: dict[str, Any], at: str) -> Key | None:
         raise SettingsError(f"{at}: its alg must be one of {', '.join(made_for)}, or left out")
     try:
         public = jwt.PyJWK(jwk, made_for[0]).key
-    except (jwt.PyJWTError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+    except (
+        *(jwt.PyJWTError, ValueError, TypeError, KeyError, AttributeError, OverflowError, UnsupportedAlgorithm),
+    ) as error:
         # Not the error's own words: they may show the whole key.
         raise SettingsError(f"{at}: it is no {kind} key that can be read") from error
     if isinstance(public, rsa.RSAPublicKey) and not _MIN_RSA_BITS <= public.key_size <= _MAX_RSA_BITS:
         raise SettingsError(
             f"{at}: an RSA key must have {_MIN_RSA_BITS} to {_MAX_RSA_BITS} bits, not {public.key_size}"
         )
-    digest = hashlib.sha256(msgspec.json.encode((algorithms, jwk), order="deterministic")).digest()
+    der = public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    digest = hashlib.sha256(der).digest()
     return Key(public, algorithms, digest)
 
 

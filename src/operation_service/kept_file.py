@@ -6,16 +6,14 @@ nothing of where a link leads (Kubernetes replaces files by pointing a link else
 
 import asyncio
 import logging
-import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from operation_service.regular_file import content
 from operation_service.settings_error import SettingsError
 
 _log = logging.getLogger(__name__)
-
-_MAX_BYTES = 1024 * 1024
 
 Meaning = TypeVar("Meaning")
 
@@ -39,7 +37,7 @@ class KeptFile(Generic[Meaning]):
         self._flag = flag
         self._file = file
         self._understand = understand
-        self._content = _read(flag, file)
+        self._content = self._seen = content(flag, file)
         self._trouble = ""
         self._told = ""
         self.meaning = understand(self._content, file)
@@ -47,23 +45,30 @@ class KeptFile(Generic[Meaning]):
     async def look(self) -> bool:
         """Look once, and return whether it means something else now.
 
-        A file system that does not answer holds up nothing but this: what is in use stays in use.
+        What is new is taken when it is the same at the next look: a policy that is half written may be a good one.
+        A file system that does not answer keeps what is in use in use.
         """
         try:
-            found = await asyncio.to_thread(self._news)
+            found = await asyncio.to_thread(content, self._flag, self._file)
+            is_settled, self._seen = found == self._seen, found
+            if found == self._content or not is_settled:
+                self._is_well(found)
+                return False
+            self.meaning = await asyncio.to_thread(self._understand, found, self._file)
         except SettingsError as error:
             self._tell_of(str(error))
             return False
+        self._content = found
         self._trouble = self._told = ""
-        if found is None:
-            return False
-        self._content, self.meaning = found
         _log.info("%s %s: what is in it now is in use", self._flag, self._file)
         return True
 
-    def _news(self) -> tuple[bytes, Meaning] | None:
-        content = _read(self._flag, self._file)
-        return None if content == self._content else (content, self._understand(content, self._file))
+    def _is_well(self, found: bytes) -> None:
+        if found != self._content:
+            return
+        if self._told:
+            _log.info("%s %s: what is in use is in it again", self._flag, self._file)
+        self._trouble = self._told = ""
 
     def _tell_of(self, trouble: str) -> None:
         """Tell of trouble once, and not of what is over a second later: a file may be half written."""
@@ -71,17 +76,3 @@ class KeptFile(Generic[Meaning]):
             self._told = trouble
             _log.error("what was read before stays in use: %s", trouble)
         self._trouble = trouble
-
-
-def _read(flag: str, file: Path) -> bytes:
-    try:
-        # Not what never ends, or waits for a writer.
-        if not stat.S_ISREG(file.stat().st_mode):
-            raise SettingsError(f"{flag} {file}: it is not a file")
-        with file.open("rb") as opened:
-            content = opened.read(_MAX_BYTES + 1)
-    except OSError as error:
-        raise SettingsError(f"{flag} {file}: it cannot be read: {error.strerror or error}") from error
-    if len(content) > _MAX_BYTES:
-        raise SettingsError(f"{flag} {file}: it has more than {_MAX_BYTES} bytes")
-    return content

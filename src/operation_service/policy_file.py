@@ -73,9 +73,13 @@ def _binding(found: _Binding, at: str) -> Binding:
         if kind is None:
             raise SettingsError(f"{at}.subjects[{place}]: must be certificate:NAME or token:SUB, not {subject!r}")
         try:
-            checked_name(subject.removeprefix(kind), f"what is behind {kind}")
+            name = checked_name(subject.removeprefix(kind), f"what is behind {kind}")
         except BadNameError as error:
             raise SettingsError(f"{at}.subjects[{place}]: {error}") from error
+        if name != ANY and (ANY in name or name != name.strip()):
+            raise SettingsError(
+                f"{at}.subjects[{place}]: {subject!r} is no whole name, nor {kind}{ANY}, and matches nobody"
+            )
     for place, project in enumerate(found.projects):
         if project != ANY and not is_project(project):
             raise SettingsError(f'{at}.projects[{place}]: must be a project, or "*" for all, not {project!r}')

@@ -15,6 +15,10 @@ def serving_line(settings: Settings, etcd_endpoints: Sequence[str]) -> str:
     more = []
     if settings.tls is not None:
         more.append("mutual TLS" if settings.tls.client_ca is not None else "TLS")
+    if settings.access.policy is not None:
+        more.append("policy")
+    if settings.access.jwks is not None:
+        more.append("tokens")
     if settings.health_listen is not None:
         more.append(f"health on {settings.health_listen}")
     if settings.workers > 1:

@@ -76,7 +76,7 @@ class Validator:
 
     def token(self, token: str) -> None:
         """Check a proposing_peer_token."""
-        if not 0 < len(token.encode()) <= MAX_TOKEN_BYTES or not token.isprintable():
+        if not is_token(token):
             self.wrong("proposing_peer_token", f"must be 1 to {MAX_TOKEN_BYTES} bytes of printable characters")
 
     def lock_for_seconds(self, seconds: int, maximum: int) -> None:
@@ -175,6 +175,12 @@ def is_project(project: str) -> bool:
 def is_name(name: str) -> bool:
     """Whether that can be a resource's name."""
     return len(name) <= MAX_NAME_CHARACTERS and _NAME.fullmatch(name) is not None
+
+
+def is_token(token: str) -> bool:
+    """Whether that can be a proposing_peer_token."""
+    # Characters first: megabytes need not be encoded.
+    return 0 < len(token) <= MAX_TOKEN_BYTES and len(token.encode()) <= MAX_TOKEN_BYTES and token.isprintable()
 
 
 def is_name_prefix(prefix: str) -> bool:

@@ -20,11 +20,11 @@ from google.protobuf.message_factory import GetMessageClass
 
 from n0stack.operation.v1alpha.operation_service_pb2 import CompleteOperationRequest
 from operation_service import weights
-from operation_service.access import Access, Door
+from operation_service.access import Access, Door, Permit
 from operation_service.admission import Admission, FullError
 from operation_service.bounds import Bounds
 from operation_service.delivery import Answer, CallerGoneError, Delivery, NotReadError
-from operation_service.errors import InvalidRequestError, OperationError, UnforeseenError, Violation
+from operation_service.errors import InvalidRequestError, OperationError, RoleRequiredError, UnforeseenError, Violation
 from operation_service.identities import NOBODY, Identity
 from operation_service.request_parsing import Shorten, parser
 from operation_service.status import to_status
@@ -38,6 +38,20 @@ _ANSWER_SECONDS = 5.0
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Request = Message | OperationError
+
+
+class _NotLetInError(Exception):
+    """A call that is refused for who its caller is: it gives up its place first, or strangers could keep all of them.
+
+    Attributes:
+        error: Why.
+        status: What it is told.
+    """
+
+    def __init__(self, error: OperationError, **facts: str) -> None:
+        super().__init__(error.message)
+        self.error = error
+        self.status = to_status(error, **facts)
 
 
 class CallObserver(Protocol):
@@ -125,8 +139,8 @@ class _Method:
                     await self._serve(request, context, caller)
         except (NotReadError, CallerGoneError):
             pass
-        except FullError as full:
-            await self._delivery.refuse(context, full.status)
+        except (FullError, _NotLetInError) as refused:
+            await self._turn_away(refused, context)
 
     async def answer(self, _requests: object, context: Context) -> bytes:
         """Serve a call that answers with one message."""
@@ -144,12 +158,12 @@ class _Method:
                 return data
         except CallerGoneError:
             pass
-        except FullError as full:
+        except (FullError, _NotLetInError) as refused:
             if leave is not None:
-                # It is refused for want of room; until that is read it holds nothing.
+                # Until that is read it holds nothing.
                 leave()
                 leave = None
-            await self._delivery.refuse(context, full.status)
+            await self._turn_away(refused, context)
         finally:
             if leave is not None:
                 leave()
@@ -160,7 +174,7 @@ class _Method:
         """Find out who calls, and only then wait for the request."""
         caller = NOBODY if self._door is None else self._door.caller(context)
         if isinstance(caller, OperationError):
-            return NOBODY, caller
+            raise _NotLetInError(caller)
         try:
             with self._bounds.within(_REQUEST_SECONDS):
                 request: Any = await context.read()
@@ -180,10 +194,14 @@ class _Method:
             # Not raised: it would be held by the frames that its own traceback holds, and the call with them.
             await self._refuse(request, request, context)
             return None
+        permit: tuple[Permit, ...] = ()
+        if self._door is not None:
+            try:
+                permit = (self._door.permit(caller, request),)
+            except RoleRequiredError as error:
+                raise _NotLetInError(error, **_facts(request)) from None
         try:
-            if self._door is None:
-                return await self._behavior(request, context)  # type: ignore[no-any-return]
-            return await self._behavior(request, context, self._door.permit(caller, request))  # type: ignore[no-any-return]
+            return await self._behavior(request, context, *permit)  # type: ignore[no-any-return]
         except OperationError as error:
             # As above.
             error.__traceback__ = None
@@ -200,8 +218,16 @@ class _Method:
     async def _refuse(self, error: OperationError, request: Request, context: Context) -> None:
         if self._observer is not None:
             self._observer.refused(error)
-        facts = {"project": getattr(request, "project", ""), "name": getattr(request, "name", "")}
-        await self._delivery.abort(context, to_status(error, **facts), self._patience)
+        await self._delivery.abort(context, to_status(error, **_facts(request)), self._patience)
+
+    async def _turn_away(self, refused: FullError | _NotLetInError, context: Context) -> None:
+        if self._observer is not None and isinstance(refused, _NotLetInError):
+            self._observer.refused(refused.error)
+        await self._delivery.refuse(context, refused.status)
+
+
+def _facts(request: object) -> dict[str, str]:
+    return {"project": getattr(request, "project", ""), "name": getattr(request, "name", "")}
 
 
 def _weight(request: Request) -> int:

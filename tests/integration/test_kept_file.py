@@ -35,6 +35,7 @@ async def test_it_means_what_is_in_it_now(file: Path, caplog: pytest.LogCaptureF
     kept = KeptFile("--number", file, number)
     assert (await kept.look(), kept.meaning) == (False, 1)
     put(file, "2")
+    assert (await kept.look(), kept.meaning) == (False, 1)
     assert (await kept.look(), kept.meaning, await kept.look()) == (True, 2, False)
     assert caplog.messages == [f"--number {file}: what is in it now is in use"]
 
@@ -55,15 +56,24 @@ async def test_what_is_bad_or_gone_leaves_the_last_good_in_use_and_is_told_once(
         f"what was read before stays in use: --number {file}: it cannot be read: No such file or directory",
     ]
     put(file, "3")
+    await kept.look()
     assert (await kept.look(), kept.meaning) == (True, 3)
+
+
+async def test_what_changes_from_look_to_look_is_not_taken_before_it_stays_as_it_is(file: Path) -> None:
+    kept = KeptFile("--number", file, number)
+    for half_written in ("2", "23", "234"):
+        put(file, half_written)
+        assert (await kept.look(), kept.meaning) == (False, 1)
+    assert (await kept.look(), kept.meaning) == (True, 234)
 
 
 async def test_what_was_bad_and_is_bad_again_is_told_again(file: Path, caplog: pytest.LogCaptureFixture) -> None:
     kept = KeptFile("--number", file, number)
     for content in ("?", "1", "?"):
         put(file, content)
-        await kept.look()
-        await kept.look()
+        for _ in range(3):
+            await kept.look()
     assert len(caplog.messages) == 2
 
 
@@ -77,6 +87,7 @@ async def test_a_link_that_leads_elsewhere_is_followed(tmp_path: Path) -> None:
     kept = KeptFile("--number", tmp_path / "policy", number)
     (tmp_path / "..next").symlink_to("two")
     (tmp_path / "..next").replace(tmp_path / "..data")
+    await kept.look()
     assert (await kept.look(), kept.meaning) == (True, 2)
 
 

@@ -1,0 +1,101 @@
+"""Who is not let in takes nothing from those who are: no place, no memory, no line of the audit."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import grpc
+import pytest
+from callers import Caller, bearer, binding, write_policy
+from issuer import AUDIENCE, ISSUER, Issuer
+from support import refused
+
+from n0stack.operation.v1alpha import operation_service_pb2 as pb
+from operation_service import wire
+from operation_service.access import Access as WhoCalls
+from operation_service.admission import Admission
+from operation_service.audit import Audit
+from operation_service.delivery import Delivery
+from operation_service.denied import Denied
+from operation_service.errors import RoleRequiredError
+from operation_service.lines import Lines
+from operation_service.server import running
+from operation_service.settings import Settings
+from operation_service.settings_access import Access
+
+
+@pytest.fixture
+def issuer(tmp_path: Path) -> Issuer:
+    return Issuer(tmp_path)
+
+
+@pytest.fixture
+async def address(etcd: str, settings: Settings, issuer: Issuer, tmp_path: Path) -> AsyncIterator[str]:
+    """A service that asks who calls."""
+    policy = tmp_path / "policy.toml"
+    write_policy(policy, binding("token:operator", "operate"))
+    access = Access(policy=policy, jwks=issuer.file, issuer=ISSUER, audience=AUDIENCE)
+    async with running(replace(settings, access=access), [etcd]) as service:
+        yield service.address
+
+
+class NeverRead:
+    """The call of a stranger that does not read what it is told."""
+
+    def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
+        return ()
+
+    def auth_context(self) -> dict[str, list[bytes]]:
+        return {}
+
+    def peer(self) -> str:
+        return "ipv4:192.0.2.1:1"
+
+    async def abort_with_status(self, _status: grpc.Status) -> None:
+        await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("rpc", ["WatchOperations", "ProposeOperation"])
+async def test_a_refusal_that_is_not_read_keeps_no_place(rpc: str, settings: Settings, issuer: Issuer) -> None:
+    asks = replace(settings, access=Access(jwks=issuer.file, issuer=ISSUER, audience=AUDIENCE))
+    service = pb.DESCRIPTOR.services_by_name["OperationService"]
+    servicer = SimpleNamespace(**dict.fromkeys((method.name for method in service.methods), lambda *_: None))
+    admission = Admission(1, 1)
+    around = wire.Around(Delivery(), admission, access=WhoCalls(asks))
+    handler: Any = wire.handlers(service, servicer, around)[rpc]
+    call = asyncio.create_task((handler.stream_stream or handler.stream_unary)(None, NeverRead()))
+    await asyncio.sleep(0.05)
+    assert not call.done()
+    # The only place there is.
+    with (admission.watches if handler.stream_stream else admission.calls).place():
+        pass
+    call.cancel()
+
+
+async def test_a_request_that_is_as_large_as_can_be_leaves_only_a_short_line(
+    address: str, issuer: Issuer, tmp_path: Path
+) -> None:
+    async with grpc.aio.insecure_channel(address) as channel:
+        operator = Caller(channel, bearer(issuer.token("operator")))
+        refusal = await refused(operator.create("n" * 100_000, project="demo", proposing_peer_token="t" * 300_000))
+    assert refusal.reason == "ROLE_REQUIRED"
+    assert len(refusal.message) < 1_000
+
+    log = tmp_path / "log"
+    fd = os.open(log, os.O_CREAT | os.O_WRONLY)
+    lines, denied = Lines(fd, lambda _: b""), Denied()
+    denied.audit = Audit(lines)
+    request = pb.CreateOperationRequest(name="n" * 100_000, proposing_peer_token="t" * 300_000)
+    for _ in range(2_000):
+        denied.tell("CreateOperation", "token:operator", RoleRequiredError("write", "demo", "token:operator"), request)
+    denied.audit.flush()
+    assert await asyncio.to_thread(lines.flush, 5.0)
+    os.close(fd)
+    written = log.read_text()
+    assert 0 < written.count("denied: ") <= 500
+    assert max(map(len, written.splitlines())) < 1_000
+    assert "token none" in written
