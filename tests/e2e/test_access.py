@@ -138,3 +138,17 @@ async def test_what_the_page_shows_of_who_may_do_what_works_as_it_stands(
             assert called.code == 0, called.err
             assert called.err.count("has not the role") == 2
         assert await server.stop() == 0
+
+
+@pytest.mark.parametrize("flag", ["--policy", "--jwt-jwks", "--tls-client-ca", "--etcd-user"])
+async def test_an_empty_variable_does_not_leave_protection_out(flag: str, flags: tuple[str | Path, ...]) -> None:
+    variable = "OPERATION_SERVICE_" + flag.removeprefix("--").replace("-", "_").upper()
+    given = flags[:4] if flag == "--tls-client-ca" else flags
+    finished = await run(
+        *(PROGRAM, "serve", "--listen", "127.0.0.1:0", "--etcd-endpoints", "http://127.0.0.1:1", *given),
+        **{variable: ""},
+    )
+    assert (finished.code, finished.err_lines) == (
+        2,
+        [f"operation-service: {flag} must not be empty: {variable} is; unset it to do without"],
+    )

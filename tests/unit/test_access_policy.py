@@ -158,6 +158,14 @@ ONE = '[[bindings]]\nsubjects = ["token:alice"]\nroles = ["read"]\nprojects = ["
             ONE.replace("token:alice", "alice").encode(),
             "bindings[0].subjects[0]: must be certificate:NAME or token:SUB, not 'alice'",
         ),
+        (
+            ONE.replace("token:alice", "token:team-*").encode(),
+            "bindings[0].subjects[0]: 'token:team-*' is no whole name, nor token:*, and matches nobody",
+        ),
+        (
+            ONE.replace("token:alice", "token: alice").encode(),
+            "bindings[0].subjects[0]: 'token: alice' is no whole name, nor token:*, and matches nobody",
+        ),
         (ONE.replace("token:alice", "token:").encode(), "bindings[0].subjects[0]: what is behind token: is empty"),
         (
             ONE.replace("token:alice", "token:" + "a" * 256).encode(),
