@@ -61,7 +61,8 @@ class Player:
 
     async def _start(self, step: Command) -> str:
         """Start the service; one that runs is stopped before, and the new one listens where it did."""
-        flags = flags_of(step.text, self.folder)
+        # Two pages may be played at once.
+        flags = [flag.replace("127.0.0.1:50051", "127.0.0.1:0") for flag in flags_of(step.text, self.folder)]
         if self.server is not None:
             await self.server.stop()
             flags += ["--listen", self.server.address]
