@@ -275,13 +275,13 @@ async def test_bad_files_end_it_at_once_with_one_line(guarded: GuardedEtcd, serv
     assert made.code == 0, made.err
     missing = tmp_path / "missing"
     for flag, value, what in (
-        ("--etcd-ca", missing, "cannot read"),
+        ("--etcd-ca", missing, "cannot be read"),
         ("--etcd-ca", empty, "holds no certificates"),
         ("--etcd-cert", empty, "holds no certificate"),
         ("--etcd-key", empty, "holds no private key"),
         ("--etcd-key", guarded.server.key_file, "is not the private key"),
         ("--etcd-key", encrypted, "is encrypted"),
-        ("--etcd-password-file", missing, "cannot read"),
+        ("--etcd-password-file", missing, "cannot be read"),
         ("--etcd-password-file", empty, "is empty"),
     ):
         for workers in ("1", "2"):
@@ -289,7 +289,7 @@ async def test_bad_files_end_it_at_once_with_one_line(guarded: GuardedEtcd, serv
             assert await server.exit_code() == 2, (flag, what)
             line = server.log
             assert line.count("\n") == 1, line
-            assert f"{flag}: " in line
+            assert flag in line
             assert what in line
 
 

@@ -90,7 +90,8 @@ async def test_the_service_makes_no_system_call_that_the_unit_forbids(binary: Et
         (child,) = children(service.process.pid)
         os.kill(child, signal.SIGTERM)
         assert await service.exit_code() == 0, service.log
-    made = set(re.findall(r"^\d+ +([a-z0-9_]+)\(", trace.read_text(), re.MULTILINE))
+    # What was interrupted and begins again strace may tell by its number, which then is minus ERESTARTSYS.
+    made = set(re.findall(r"^\d+ +(?!syscall_0xf)([a-z0-9_]+)\(", trace.read_text(), re.MULTILINE))
     programs = re.findall(r'^\d+ +execve\("([^"]+)"', trace.read_text(), re.MULTILINE)
     assert str(binary.path) in programs
     assert sum("python" in program for program in programs) >= 3, "its workers are not in it"
