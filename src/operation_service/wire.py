@@ -20,7 +20,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from n0stack.operation.v1alpha.operation_service_pb2 import CompleteOperationRequest
 from operation_service import weights
-from operation_service.access import Access, Door, Permit
+from operation_service.access import Access, Door
 from operation_service.admission import Admission, FullError
 from operation_service.bounds import Bounds
 from operation_service.delivery import Answer, CallerGoneError, Delivery, NotReadError
@@ -145,13 +145,14 @@ class _Method:
     async def answer(self, _requests: object, context: Context) -> bytes:
         """Serve a call that answers with one message."""
         leave: Callable[[], None] | None = None
+        request: Request | None = None
         try:
             self._gate.enter()
             leave = self._gate.leave
             caller, request = await self._arrival(context)
             with self._gate.room(_weight(request)):
                 answer = await self._serve(request, context, caller)
-            del request
+            request = None
             if answer is not None:
                 data = self._delivery.hand_over(answer, _ANSWER_SECONDS, leave)
                 leave = None
@@ -159,8 +160,9 @@ class _Method:
         except CallerGoneError:
             pass
         except (FullError, _NotLetInError) as refused:
+            # Until that is read it holds nothing, nor its request, which the frames of its traceback have too.
+            request = refused.__traceback__ = None
             if leave is not None:
-                # Until that is read it holds nothing.
                 leave()
                 leave = None
             await self._turn_away(refused, context)
@@ -194,14 +196,12 @@ class _Method:
             # Not raised: it would be held by the frames that its own traceback holds, and the call with them.
             await self._refuse(request, request, context)
             return None
-        permit: tuple[Permit, ...] = ()
-        if self._door is not None:
-            try:
-                permit = (self._door.permit(caller, request),)
-            except RoleRequiredError as error:
-                raise _NotLetInError(error, **_facts(request)) from None
         try:
-            return await self._behavior(request, context, *permit)  # type: ignore[no-any-return]
+            if self._door is None:
+                return await self._behavior(request, context)  # type: ignore[no-any-return]
+            return await self._behavior(request, context, self._door.permit(caller, request))  # type: ignore[no-any-return]
+        except RoleRequiredError as error:
+            raise _NotLetInError(error, **_facts(request)) from None
         except OperationError as error:
             # As above.
             error.__traceback__ = None
