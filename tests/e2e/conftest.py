@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from certificates import Authority, KeyPair
 from e2e.support_e2e import Etcd, Serve, Server, StartEtcd, etcd_binary, start_server
 
 from operation_service.embedded_binary import EtcdBinary
@@ -56,3 +57,15 @@ async def start_etcd(tmp_path: Path, binary: EtcdBinary) -> AsyncIterator[StartE
     yield make
     for etcd in made:
         await etcd.kill()
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    """A CA of the test's own."""
+    return Authority(tmp_path)
+
+
+@pytest.fixture
+def server_pair(authority: Authority) -> KeyPair:
+    """The service's certificate."""
+    return authority.server()

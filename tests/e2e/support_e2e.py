@@ -9,6 +9,7 @@ import shutil
 import signal
 import sys
 import time
+import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +33,11 @@ _SERVING = re.compile(r"serving on (\S+), etcd at (\S+)")
 _START_SECONDS = 30.0
 _STOP_SECONDS = 30.0
 _RUN_SECONDS = 40.0
+
+
+def own_prefix() -> str:
+    """A key prefix that no other test has."""
+    return f"/test/{uuid.uuid4().hex}/"
 
 
 def etcdctl_path() -> Path:

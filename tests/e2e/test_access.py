@@ -3,30 +3,15 @@
 import json
 import re
 import shlex
-import uuid
 from pathlib import Path
 
 import pytest
 from callers import ALL_ROLES, binding, write_policy
 from certificates import Authority, KeyPair
-from e2e.support_e2e import PROGRAM, ROOT, Serve, run, run_in, until_true
+from e2e.support_e2e import PROGRAM, ROOT, Serve, own_prefix, run, run_in, until_true
 from issuer import AUDIENCE, ISSUER, Issuer
 
 AGENT = "spiffe://n0stack/agent-1"
-
-
-def own_prefix() -> str:
-    return f"/test/{uuid.uuid4().hex}/"
-
-
-@pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path)
-
-
-@pytest.fixture
-def server_pair(authority: Authority) -> KeyPair:
-    return authority.server()
 
 
 @pytest.fixture

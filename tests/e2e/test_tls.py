@@ -6,7 +6,6 @@ import re
 import shlex
 import signal
 import sys
-import uuid
 from pathlib import Path
 
 import grpc
@@ -25,6 +24,7 @@ from e2e.support_e2e import (
     Server,
     StartEtcd,
     health,
+    own_prefix,
     run,
     run_in,
     until,
@@ -38,20 +38,6 @@ from operation_service.embedded_binary import EtcdBinary
 
 NO_ETCD = "http://127.0.0.1:1"
 ANYWHERE = "0.0.0.0:0"
-
-
-def own_prefix() -> str:
-    return f"/test/{uuid.uuid4().hex}/"
-
-
-@pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path)
-
-
-@pytest.fixture
-def server_pair(authority: Authority) -> KeyPair:
-    return authority.server()
 
 
 @pytest.fixture
