@@ -11,10 +11,14 @@ import pytest
 from certificates import Authority
 from e2e.support_e2e import PROGRAM, ROOT, Serve, Server, etcdctl_path, run, run_in, until, until_health, until_true
 from e2e.support_guarded_etcd import PASSWORD, USER, GuardedEtcd
+from etcd3 import etcdrpc
 from held_files import held
 from support import Peer, connected, event_name, messages, refused, state_name
 
+from operation_service.clock import Deadline
 from operation_service.embedded_binary import EtcdBinary
+from operation_service.etcd_client import EtcdClient
+from operation_service.settings_tls import EtcdAccess
 
 PAGE = ROOT / "docs" / "security.md"
 PREFIX = "/n0stack/operation/"
@@ -172,6 +176,29 @@ async def test_a_wrong_password_is_told_not_hammered_and_recovered_from(guarded:
         await until_health(server.address, "SERVING")
     assert "wr0ng" not in server.log
     without_secrets(server)
+
+
+async def test_a_password_that_is_in_the_file_before_etcd_knows_it_fails_no_call(guarded: GuardedEtcd) -> None:
+    """Nobody looks at the file in the meantime: that is done when a token is needed."""
+    flags = dict(zip(guarded.flags[::2], guarded.flags[1::2], strict=True))
+    access = EtcdAccess(
+        ca=Path(flags["--etcd-ca"]),
+        cert=Path(flags["--etcd-cert"]),
+        key=Path(flags["--etcd-key"]),
+        user=USER,
+        password_file=guarded.password_file,
+    )
+    client = EtcdClient([guarded.url], access=access)
+    ask = etcdrpc.RangeRequest(key=PREFIX.encode())
+    try:
+        await client.range(ask, Deadline(10))
+        guarded.password_file.write_text("another\n")
+        await guarded.ctl("user", "delete", USER)
+        await guarded.ctl("user", "add", f"{USER}:another")
+        await guarded.ctl("user", "grant-role", USER, USER)
+        await client.range(ask, Deadline(10))
+    finally:
+        await client.close()
 
 
 async def test_a_user_without_permission_is_told_and_works_once_it_has_it(guarded: GuardedEtcd, serve: Serve) -> None:
