@@ -65,3 +65,13 @@ def test_client_cas_that_are_half_written_are_not_taken(
     both.write_bytes(authority.ca + second.ca[: len(second.ca) // 2])
     certificates.look()
     assert not any("for connections to come" in line for line in caplog.messages)
+
+
+def test_a_client_ca_that_grpc_cannot_read_is_not_said_to_be_taken(own: KeyPair, tmp_path: Path) -> None:
+    """At the start it is told as a port in use; later the log says that it is in use, and the CA before stays so."""
+    spoilt = Authority(tmp_path, "spoilt")
+    der = base64.b64decode(b"".join(spoilt.ca.splitlines()[1:-1])).replace(b"spoilt", b"spoi\xd5t")
+    pem = b"-----BEGIN CERTIFICATE-----\n" + base64.encodebytes(der) + b"-----END CERTIFICATE-----\n"
+    spoilt.ca_file.write_bytes(pem)
+    with pytest.raises(SettingsError):
+        ServerCertificates(ServerTls(cert=own.cert_file, key=own.key_file, client_ca=spoilt.ca_file))
