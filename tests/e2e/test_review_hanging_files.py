@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -57,7 +58,7 @@ async def test_a_password_file_that_hangs_holds_up_no_other_call(tmp_path: Path)
             while b"serving on" not in (line := await process.stderr.readline()):
                 assert line
         async with grpc.aio.insecure_channel(address) as channel:
-            check = channel.unary_unary("/grpc.health.v1.Health/Check")
+            check: Any = channel.unary_unary("/grpc.health.v1.Health/Check")
             await check(b"", timeout=20)
             # The token is lost, and the password is read for a new one.
             await asyncio.to_thread(etcdctl, *root, "auth", "disable")

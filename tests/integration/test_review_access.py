@@ -18,6 +18,7 @@ from support import Peer, refused
 from waiting import soon
 
 from operation_service import denied
+from operation_service.http2 import literal
 from operation_service.kept_file import KeptFile
 from operation_service.policy_file import policy_of
 from operation_service.server import running
@@ -155,3 +156,51 @@ async def test_a_newer_layout_is_not_read_either(
     assert await soon(is_known)
     for call in (peer.get, peer.list, peer.logs, lambda: peer.watch().read()):
         assert (await refused(call())).reason == "ETCD_UNAVAILABLE"
+
+
+def frame(kind: int, flags: int, data: bytes) -> bytes:
+    stream = 1 if kind == 1 else 0
+    return len(data).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + data
+
+
+def headers(token: str) -> bytes:
+    """Of a call; nothing follows them."""
+    told = {
+        ":method": "POST",
+        ":scheme": "http",
+        ":path": "/n0stack.operation.v1alpha.OperationService/ProposeOperation",
+        ":authority": "localhost",
+        "te": "trailers",
+        "content-type": "application/grpc",
+        "authorization": f"Bearer {token}",
+    }
+    return b"".join(literal(name.encode(), value.encode()) for name, value in told.items())
+
+
+async def test_who_has_no_role_at_all_keeps_no_place_by_not_sending_a_request(
+    etcd: str, settings: Settings, issuer: Issuer, policy: Path
+) -> None:
+    """What cannot be granted, whatever is asked for, need not be waited for."""
+    write_policy(policy, ROOT)
+    access = Access(policy=policy, jwks=issuer.file, issuer=ISSUER, audience=AUDIENCE)
+    async with (
+        running(replace(settings, access=access, max_calls_in_flight=1), [etcd]) as service,
+        grpc.aio.insecure_channel(service.address) as channel,
+    ):
+        host, _, port = service.address.rpartition(":")
+        _, silent = await asyncio.open_connection(host, int(port))
+        silent.write(
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, b"") + frame(1, 4, headers(issuer.token("nobody")))
+        )
+        await asyncio.sleep(0.5)
+        root, refusals = Caller(channel, bearer(issuer.token("root"))), 0
+        try:
+            for number in range(30):
+                try:
+                    await root.propose(f"n/{number}", project="demo")
+                except grpc.aio.AioRpcError:
+                    refusals += 1
+                await asyncio.sleep(0.05)
+        finally:
+            silent.close()
+        assert refusals < 5
