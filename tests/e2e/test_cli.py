@@ -14,7 +14,6 @@ from e2e.support_e2e import (
     DESCRIPTOR_SET,
     PROGRAM,
     Serve,
-    StartEtcd,
     etcdctl,
     is_alive,
     run,
@@ -24,6 +23,7 @@ from e2e.support_e2e import (
     until_true,
     watch_health,
 )
+from e2e.support_etcd import StartEtcd
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 from support import connected, refused, state_name
 
