@@ -24,7 +24,7 @@ from google.protobuf.message import Message
 from grpc import StatusCode
 
 from operation_service.clock import Deadline
-from operation_service.errors import OperationError, StoreOutOfSpaceError, StoreUnavailableError
+from operation_service.errors import Fault, OperationError, StoreOutOfSpaceError, StoreUnavailableError
 from operation_service.etcd_login import EtcdLogin
 from operation_service.etcd_reasons import reason_of, wants_a_token
 from operation_service.etcd_tls import EtcdTls
@@ -94,12 +94,15 @@ class EtcdObserver(Protocol):
 class _Member:
     """One etcd member, on a channel of its own."""
 
-    def __init__(self, url: str, tls: EtcdTls | None, login: EtcdLogin | None, observer: EtcdObserver | None) -> None:
+    def __init__(
+        self, url: str, tls: EtcdTls | None, login: EtcdLogin | None, observer: EtcdObserver | None, *, is_telling: bool
+    ) -> None:
         self.channel = Channel(url, _METADATA, tls.context if tls else None)
         self.address = self.channel.address
         self.is_well = True
         self._login = login
         self._observer = observer
+        self._is_telling = is_telling
         if login is not None:
             login.join(self.channel)
         self.range = self._rpc("/etcdserverpb.KV/Range", etcdrpc.RangeResponse)
@@ -120,7 +123,7 @@ class _Member:
     def tell(self, error: RpcError) -> None:
         """Say in the log what whoever runs the service has to set right; once, as long as it is the same."""
         reason = reason_of(error.details) or (error.details if error.code in _REFUSALS else "")
-        if reason and reason != self._told:
+        if reason and reason != self._told and self._is_telling:
             _log.error("etcd at %s: %s (%s)", self.address, reason, error)
             self._told = reason
 
@@ -144,6 +147,7 @@ class EtcdClient:
         observer: Sees every call, if anybody does.
         access: How etcd knows the service.
         probe: The key that is asked for when nothing but an answer is wanted: one that the service may read.
+        is_telling: Whether what has to be set right goes to the log, besides to whoever called.
 
     Raises:
         SettingsError: A file of `access` cannot be used.
@@ -157,6 +161,7 @@ class EtcdClient:
         *,
         access: EtcdAccess | None = None,
         probe: bytes = b"pulse",
+        is_telling: bool = True,
     ) -> None:
         self._monotonic = monotonic
         self._probe = probe
@@ -164,7 +169,7 @@ class EtcdClient:
         self._login = (
             EtcdLogin(access.user, access.password_file) if access and access.user and access.password_file else None
         )
-        self._members = [_Member(url, tls, self._login, observer) for url in endpoints]
+        self._members = [_Member(url, tls, self._login, observer, is_telling=is_telling) for url in endpoints]
         if self._login is not None:
             for url in endpoints:
                 if url.startswith("http://") and not is_loopback(url.removeprefix("http://")):
@@ -380,7 +385,7 @@ class EtcdClient:
                     if failure.is_outcome_unknown and not is_repeatable:
                         raise failure from error
                     if self._is_given_up() or deadline.remaining() <= _PAUSE_SECONDS:
-                        raise StoreUnavailableError(failure.why) from error
+                        raise StoreUnavailableError(failure.why, fault=failure.fault) from error
                     await asyncio.sleep(_PAUSE_SECONDS)
                 finally:
                     # It holds this frame: with it there would be a circle, for the garbage collector to find some day.
@@ -420,10 +425,12 @@ def translate(error: RpcError) -> OperationError | LeaseGoneError | RevisionGone
     reason = reason_of(details)
     if code in _REFUSALS:
         # What is wrong with the service's user is wrong with each part of what was sent.
-        return StoreUnavailableError(reason or "it refuses the service's call", is_refused=not reason)
+        fault = Fault.USER if reason else None
+        return StoreUnavailableError(reason or "it refuses the service's call", is_refused=not reason, fault=fault)
     was_not_carried_out = error.is_untouched or "no leader" in details or wants_a_token(details)
     why = "it did not answer in time" if code is StatusCode.DEADLINE_EXCEEDED else "it cannot be reached"
-    why = reason or why
+    if reason:
+        return StoreUnavailableError(reason, is_outcome_unknown=not was_not_carried_out, fault=Fault.CONNECTION)
     if "no leader" in details:
         why = "it has no leader"
     return StoreUnavailableError(why, is_outcome_unknown=not was_not_carried_out)
