@@ -3,11 +3,14 @@
 import asyncio
 import json
 import os
+from pathlib import Path
 
 import pytest
 from e2e.cli.support_cli import NAME, Begin, Cli
 from e2e.support_e2e import PROGRAM, Server, run
 from support import Peer
+
+from operation_service.client.bearer import MAX_TOKEN_BYTES
 
 
 async def test_exit_codes_tell_what_went_wrong(cli: Cli, peer: Peer) -> None:
@@ -53,6 +56,18 @@ async def test_exit_codes_tell_what_went_wrong(cli: Cli, peer: Peer) -> None:
 async def test_a_wrong_command_line_is_told_in_one_line(cli: Cli, words: tuple[str, ...], named: str) -> None:
     (line,) = (await cli(*words, code=2)).err_lines
     assert named in line
+
+
+async def test_a_token_that_is_too_large_is_told_by_its_file_before_it_is_sent(cli: Cli, tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    words = ("list", "--prefix", "n" * 100, "--token-file", file)
+    for is_too_large in (False, True) * 2:
+        file.write_text("s3cr3t" + "x" * (MAX_TOKEN_BYTES - 6) + "x" * is_too_large + "\n")
+        finished = await cli(*words, code=2 if is_too_large else 0)
+        if is_too_large:
+            (line,) = finished.err_lines
+            assert f"--token-file {file}: the token in it has more than 7,168 bytes" in line
+            assert "s3cr3t" not in line
 
 
 async def test_with_json_an_error_is_json_too(cli: Cli, peer: Peer) -> None:
