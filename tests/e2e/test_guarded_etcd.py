@@ -1,6 +1,7 @@
 """The real service over a real etcd with TLS, client certificates and users that have the least permissions."""
 
 import asyncio
+import os
 import re
 import shutil
 import signal
@@ -338,15 +339,21 @@ async def test_the_commands_of_the_page_are_enough(tmp_path: Path, binary: EtcdB
     try:
         (tmp_path / "root-password").write_text("root\n")
         (tmp_path / "password").write_text("secret\n")
+        for name, file in {
+            "ca.crt": etcd.authority.ca_file,
+            "admin.crt": etcd.client.cert_file,
+            "admin.key": etcd.client.key_file,
+            "etcdctl": etcdctl_path(),
+        }.items():
+            (tmp_path / name).symlink_to(file)
+        assert "https://etcd-1:2379" in users
         done = await run_in(
             tmp_path,
-            *("bash", "-euc", f'etcdctl() {{ {etcdctl_path()} "$@"; }}\n{users}'),
-            ETCDCTL_ENDPOINTS=etcd.url,
-            ETCDCTL_CACERT=str(etcd.authority.ca_file),
-            ETCDCTL_CERT=str(etcd.client.cert_file),
-            ETCDCTL_KEY=str(etcd.client.key_file),
+            *("bash", "-euc", users.replace("https://etcd-1:2379", etcd.url)),
+            PATH=f"{tmp_path}:{os.environ['PATH']}",
         )
         assert done.code == 0, done.err
+        assert f"User: {USER}\nRoles: {USER}" in done.out
         etcd.password_file.write_text("secret\n")
         flags = dict(zip(etcd.flags[::2], etcd.flags[1::2], strict=True))
         assert set(re.findall(r"--[a-z-]+", serving)) == flags.keys() - {"--key-prefix"}
