@@ -128,8 +128,8 @@ async def test_what_the_page_shows_of_who_may_do_what_works_as_it_stands(
         assert await server.stop() == 0
 
 
-async def refusal_of_an_empty(variable: str, *flags: str) -> list[str]:
-    finished = await run(PROGRAM, "serve", "--listen", "127.0.0.1:0", *flags, **{variable: ""})
+async def refusal_of_an_empty(name: str, *flags: str | Path) -> list[str]:
+    finished = await run(PROGRAM, "serve", "--listen", "127.0.0.1:0", *flags, **{name: ""})
     assert finished.code == 2, finished
     return finished.err_lines
 
@@ -142,8 +142,8 @@ async def test_an_empty_variable_does_not_leave_protection_out(flag: str) -> Non
     ]
 
 
-async def test_an_empty_variable_is_no_wish_for_an_etcd_of_its_own() -> None:
-    (line,) = await refusal_of_an_empty("OPERATION_SERVICE_ETCD_ENDPOINTS")
+async def test_an_empty_variable_is_no_wish_for_an_etcd_of_its_own(tmp_path: Path) -> None:
+    (line,) = await refusal_of_an_empty("OPERATION_SERVICE_ETCD_ENDPOINTS", "--data-dir", tmp_path)
     assert "--etcd-endpoints must not be empty: leave it out, and its variable," in line
 
 
