@@ -1,6 +1,5 @@
 """One etcd for the session, one key prefix and one service for each test."""
 
-import os
 import signal
 import uuid
 from collections.abc import AsyncIterator
@@ -8,10 +7,11 @@ from pathlib import Path
 
 import grpc
 import pytest
+from e2e.support_e2e import etcd_binary
 from etcd_hands import EtcdHands
 from support import Peer, TestClock, connected
 
-from operation_service.embedded_etcd import EmbeddedEtcd, find_etcd_binary
+from operation_service.embedded_etcd import EmbeddedEtcd
 from operation_service.server import running
 from operation_service.settings import Settings
 
@@ -24,9 +24,7 @@ DESCRIPTORS = Path(__file__).parent.parent / "examples" / "virtual_machine.binpb
 @pytest.fixture(scope="session")
 async def etcd(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
     """The URL of a real etcd: TEST_ETCD_BINARY, else the one that the service would start."""
-    explicit = os.environ.get("TEST_ETCD_BINARY")
-    binary = await find_etcd_binary(Path(explicit) if explicit else None)
-    member = EmbeddedEtcd(binary, tmp_path_factory.mktemp("etcd"))
+    member = EmbeddedEtcd(await etcd_binary(), tmp_path_factory.mktemp("etcd"))
     yield await member.start()
     await member.stop()
 

@@ -6,9 +6,10 @@ what is committed still fits, without a network.
 
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
-from tools.committed import ROOT
+from tools.committed import ROOT, generate_or_check
 from tools.locked import BUILD, IMAGE, complaints, image_extras, needs, pyproject, read
 
 _FLAGS = (
@@ -37,21 +38,11 @@ def _compile(path: Path, *what: str, stdin: str = "") -> None:
         sys.exit(f"{path} could not be made: is a package index in reach?")
 
 
-def _check() -> None:
-    wrong = [
-        f"{path}: {complaint}"
-        for path, needed in needs(pyproject()).items()
-        for complaint in complaints(read((ROOT / path).read_text(encoding="utf-8")), needed)
-    ]
-    if wrong:
-        sys.exit("\n".join([*wrong, "run `make lock`"]))
+def _complaints() -> Iterable[str]:
+    for path, needed in needs(pyproject()).items():
+        for complaint in complaints(read((ROOT / path).read_text(encoding="utf-8")), needed):
+            yield f"{path}: {complaint}"
 
 
 if __name__ == "__main__":
-    match sys.argv[1:]:
-        case ["generate"]:
-            _generate()
-        case ["check"]:
-            _check()
-        case _:
-            sys.exit(f"usage: {sys.argv[0]} generate | check")
+    generate_or_check(_generate, _complaints, "make lock")

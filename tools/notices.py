@@ -7,7 +7,6 @@ texts of those that are installed here in the same version.
 
 import json
 import re
-import sys
 from collections.abc import Iterable, Mapping
 from importlib.metadata import Distribution, PackageMetadata, PathDistribution, distributions
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import NamedTuple
 
 from packaging.utils import canonicalize_name
 
-from tools.committed import ROOT
+from tools.committed import ROOT, generate_or_check
 from tools.image_environment import image_environment, site_packages
 from tools.locked import IMAGE, read
 
@@ -133,7 +132,7 @@ def _generate() -> None:
         (ROOT / PAGE).write_text(page(map(notice, packages)), encoding="utf-8")
 
 
-def _check() -> None:
+def _complaints() -> Iterable[str]:
     locked = _versions()
     here: dict[str, Distribution] = {
         canonicalize_name(package.metadata["Name"]): package for package in distributions()
@@ -141,15 +140,9 @@ def _check() -> None:
     installed = [
         notice(here[name]) for name, version in locked.items() if name in here and here[name].version == version
     ]
-    if wrong := complaints((ROOT / PAGE).read_text(encoding="utf-8"), locked, installed):
-        sys.exit("\n".join([f"{PAGE}: {line}" for line in wrong] + ["run `make notices`"]))
+    for complaint in complaints((ROOT / PAGE).read_text(encoding="utf-8"), locked, installed):
+        yield f"{PAGE}: {complaint}"
 
 
 if __name__ == "__main__":
-    match sys.argv[1:]:
-        case ["generate"]:
-            _generate()
-        case ["check"]:
-            _check()
-        case _:
-            sys.exit(f"usage: {sys.argv[0]} generate | check")
+    generate_or_check(_generate, _complaints, "make notices")

@@ -199,6 +199,12 @@ def _is_confirmed(question: str) -> bool:
 
 
 def _unavailable(error: "StoreUnavailableError") -> Failure:
+    from operation_service.errors import Fault  # noqa: PLC0415, what takes a while to import
+
+    if error.fault is not None and not error.is_outcome_unknown:
+        # As by way of the service: who is not let in is told so, and without a connection nobody has answered.
+        code = ExitCode.NOT_ALLOWED if error.fault is Fault.USER else ExitCode.UNAVAILABLE
+        return Failure(code, f"etcd cannot be used, and nothing was done: {error.why}", {})
     if not error.is_outcome_unknown:
         return Failure(ExitCode.UNAVAILABLE, f"etcd is not available ({error.why}): nothing was done; try again", {})
     message = f"etcd is not available ({error.why}): the lock may or may not be broken; look at it before you go on"

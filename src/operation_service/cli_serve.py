@@ -18,7 +18,7 @@ from operation_service.settings_tls import ServerTls
 from operation_service.telling import Telling
 
 _FILE = click.Path(path_type=Path)
-_PROTECTING = ("--tls-cert", "--tls-key", "--tls-client-ca", "--policy", "--jwt-jwks", "--etcd-ca", "--etcd-user")
+PROTECTING = ("--tls-cert", "--tls-key", "--tls-client-ca", "--policy", "--jwt-jwks", "--etcd-ca", "--etcd-user")
 """What is asked of others by these flags must not be left out by mistake."""
 
 
@@ -152,10 +152,11 @@ def _settings(given: dict[str, Any]) -> Settings:
     Raises:
         SettingsError: One of them is wrong.
     """
-    if given["etcd_endpoints"] == "":
+    endpoints = given["etcd_endpoints"]
+    if endpoints == "" or (endpoints is None and os.environ.get(variable("--etcd-endpoints")) == ""):
         # From a variable that nobody has set: an etcd of its own for each replica would be two holders at once.
-        raise SettingsError("--etcd-endpoints must not be empty: leave it out for an embedded etcd")
-    for flag in _PROTECTING:
+        raise SettingsError("--etcd-endpoints must not be empty: leave it out, and its variable, for an embedded etcd")
+    for flag in PROTECTING:
         if os.environ.get(variable(flag)) == "" and given[flag.removeprefix("--").replace("-", "_")] is None:
             # From a variable that nobody has set: it would protect nothing, without a word.
             raise SettingsError(f"{flag} must not be empty: {variable(flag)} is; unset it to do without")
@@ -172,7 +173,7 @@ def _settings(given: dict[str, Any]) -> Settings:
             issuer=given["jwt_issuer"],
             audience=given["jwt_audience"],
         ),
-        etcd_endpoints=parse_endpoints(given["etcd_endpoints"] or ""),
+        etcd_endpoints=parse_endpoints(endpoints or ""),
         etcd_access=etcd_access_of(given),
         etcd_binary=given["etcd_binary"],
         data_dir=given["data_dir"],

@@ -39,6 +39,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import Enum
 
 from operation_service.model import Lock, Log, Resource, State
 
@@ -319,15 +320,25 @@ class StoreError(OperationError):
     is_outcome_unknown = False
 
 
+class Fault(Enum):
+    """What has to be set right before etcd can be used; to try again does not help."""
+
+    CONNECTION = "no call gets there: a certificate, or a URL, is not what the other side wants"
+    USER = "etcd does not know the service's user, or does not let it"
+
+
 class StoreUnavailableError(StoreError):
     """etcd cannot be reached in time, or has no leader.
 
     Attributes:
         why: In a few words.
         is_refused: Whether etcd itself refused the service's call, as another attempt would be.
+        fault: What `why` names to set right. None: nothing that is known.
     """
 
-    def __init__(self, why: str, *, is_outcome_unknown: bool = False, is_refused: bool = False) -> None:
+    def __init__(
+        self, why: str, *, is_outcome_unknown: bool = False, is_refused: bool = False, fault: Fault | None = None
+    ) -> None:
         outcome = (
             "the change may or may not have been made; send the same call again with the same token"
             if is_outcome_unknown
@@ -341,6 +352,7 @@ class StoreUnavailableError(StoreError):
         self.why = why
         self.is_outcome_unknown = is_outcome_unknown
         self.is_refused = is_refused
+        self.fault = fault
 
 
 class LayoutError(StoreError):
@@ -397,7 +409,7 @@ def again(error: StoreError) -> StoreError:
         return error.again()
     if isinstance(error, StoreUnavailableError):
         return StoreUnavailableError(
-            error.why, is_outcome_unknown=error.is_outcome_unknown, is_refused=error.is_refused
+            error.why, is_outcome_unknown=error.is_outcome_unknown, is_refused=error.is_refused, fault=error.fault
         )
     return StoreOutOfSpaceError() if isinstance(error, StoreOutOfSpaceError) else error
 

@@ -65,7 +65,7 @@ class EtcdWatch:
             StoreUnavailableError: etcd was out of reach for longer than the patience lasts.
         """
         while True:
-            channel = self._etcd.channel
+            channel = self._etcd.members.channel
             try:
                 async with aclosing(self._stream(channel)) as stream:
                     async for response in stream:
@@ -77,7 +77,7 @@ class EtcdWatch:
                 _log.info("etcd has ended a watch; it goes on at revision %d", self._next_revision)
             except (RpcError, StoreUnavailableError) as error:
                 _log.debug("a watch of etcd broke: %s", error)
-            self._etcd.leave(channel)
+            self._etcd.members.leave(channel)
             if self._broken_since is None:
                 self._broken_since = asyncio.get_running_loop().time()
             if self._patience_seconds is not None and self.interrupted_seconds > self._patience_seconds:
@@ -91,7 +91,7 @@ class EtcdWatch:
         )
         call = await channel.stream("/etcdserverpb.Watch/Watch", etcdrpc.WatchRequest(create_request=create))
         # Its stream would be silent until the connection is given up, when the member is left.
-        leaving = asyncio.ensure_future(self._etcd.left(channel))
+        leaving = asyncio.ensure_future(self._etcd.members.left(channel))
         leaving.add_done_callback(lambda _: call.cancel())
         try:
             while (data := await call.read()) is not None:

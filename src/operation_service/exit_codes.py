@@ -13,7 +13,7 @@ class ExitCode(IntEnum):
     WRONG = 2
     """The command line or the request is wrong: mend it."""
     UNAVAILABLE = 3
-    """No answer, from the service or from etcd, or too much is going on: try again later."""
+    """No answer, from the service or from etcd, or too much is going on: try again later. Failed TLS is no answer."""
     NOT_FOUND = 4
     """The resource has no operation."""
     HELD = 5
@@ -21,7 +21,7 @@ class ExitCode(IntEnum):
     NOT_HELD = 6
     """The lock that the command needs, or names, is not there, or not any more."""
     NOT_ALLOWED = 7
-    """The service does not know who calls, or the caller has not the role that it needs."""
+    """The service, or etcd, does not know who calls, or the caller has not the role that it needs."""
     INTERRUPTED = 130
     """Ctrl-C."""
     READER_GONE = 141

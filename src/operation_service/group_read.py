@@ -56,7 +56,7 @@ class GroupRead:
     async def _carry_out(
         self, requests: Sequence[Sequence[etcd_ops.Op]], deadline: Deadline
     ) -> Sequence[Found | Exception]:
-        if len(requests) == 1 or not self._etcd.reads_at_once:
+        if len(requests) == 1 or not self._etcd.members.reads_at_once:
             return await asyncio.gather(*(self._alone(ranges, deadline) for ranges in requests))
         found = await self._alone([op for ranges in requests for op in ranges], deadline)
         if isinstance(found, StoreUnavailableError):

@@ -38,7 +38,7 @@ def refused_code(otherwise: StatusCode) -> int:
 
 
 class Observer(Protocol):
-    """Sees calls of callers (`wire.CallObserver`), and those of etcd (`etcd_client.EtcdObserver`)."""
+    """Sees calls of callers (`wire.CallObserver`), and those of etcd (`etcd_members.EtcdObserver`)."""
 
     def call(self, method: MethodDescriptor, call: Call) -> Call:
         """Return what serves a call in place of what did so."""
@@ -86,7 +86,7 @@ def both(inner: Observer | None, outer: Observer | None) -> Observer | None:
 
 
 class Counting:
-    """Counts calls, of callers and of etcd (`wire.CallObserver`, `etcd_client.EtcdObserver`).
+    """Counts calls, of callers and of etcd (`wire.CallObserver`, `etcd_members.EtcdObserver`).
 
     Args:
         tallies: Where.

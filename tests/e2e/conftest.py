@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from certificates import Authority, KeyPair
-from e2e.support_e2e import Etcd, Serve, Server, StartEtcd, etcd_binary, start_server
+from e2e.support_e2e import Serve, Server, etcd_binary, start_server
+from e2e.support_etcd import Etcd, StartEtcd
 
 from operation_service.embedded_binary import EtcdBinary
 

@@ -51,7 +51,7 @@ ELSEWHERE: dict[str, dict[str, str]] = {
         "# Agents carry": _ACCESS,
         "export OPERATION_SERVICE_CA": _ACCESS,
         "operation-service serve --tls-cert tls.crt --tls-key tls.key --policy": _ACCESS,
-        "etcdctl user add root": "tests/e2e/test_guarded_etcd.py::test_the_commands_of_the_page_are_enough",
+        "etcdctl() {": "tests/e2e/test_guarded_etcd.py::test_the_commands_of_the_page_are_enough",
         "operation-service serve --etcd-endpoints": (
             "tests/e2e/test_guarded_etcd.py::test_the_commands_of_the_page_are_enough"
         ),

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import grpc
-from e2e.support_e2e import Etcd
+from e2e.support_etcd import Etcd
 from ports import a_port
 
 from operation_service.embedded_binary import EtcdBinary

@@ -1,27 +1,24 @@
-"""The real processes: the service as people start it, an etcd that tests may stop and kill, and grpcurl."""
+"""The real processes: the service as people start it, and what people call it and etcd with."""
 
 import asyncio
 import contextlib
 import os
 import re
-import secrets
 import shutil
 import signal
 import sys
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
-from ports import a_port
 
-from operation_service.embedded_binary import EtcdBinary, etcd_environment
+from operation_service.embedded_binary import EtcdBinary
 from operation_service.embedded_etcd import find_etcd_binary
-from operation_service.embedded_member import Member
 
 ROOT = Path(__file__).parents[2]
 DESCRIPTOR_SET = ROOT / "examples" / "virtual_machine.binpb"
@@ -143,7 +140,7 @@ def is_frozen(pid: int) -> bool:
     return all(_state(stat) in {"", "T"} for stat in Path(f"/proc/{pid}/task").glob("*/stat"))
 
 
-async def _end(process: asyncio.subprocess.Process, number: signal.Signals, seconds: float = _STOP_SECONDS) -> int:
+async def end(process: asyncio.subprocess.Process, number: signal.Signals, seconds: float = _STOP_SECONDS) -> int:
     """End a process of ours by its pid, whatever state it is in; return its exit code."""
     if process.returncode is None:
         with contextlib.suppress(ProcessLookupError):
@@ -195,72 +192,13 @@ class Server:
 
     async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """End it; return its exit code."""
-        return await _end(self.process, number)
-
-
-@dataclass
-class Etcd:
-    """An etcd of the test's own, which may be stopped, killed and started again on the same port and data."""
-
-    binary: EtcdBinary
-    data_dir: Path
-    flags: tuple[str, ...] = ()
-    member: Member = field(default_factory=lambda: Member(f"of-a-test-{secrets.token_hex(4)}", a_port(), a_port()))
-    process: asyncio.subprocess.Process | None = None
-
-    @property
-    def url(self) -> str:
-        return self.member.client_url
-
-    async def start(self) -> "Etcd":
-        """Start it, and wait until it serves."""
-        self.data_dir.mkdir(parents=True, exist_ok=True)
-        with (self.data_dir / "log").open("ab") as log:
-            self.process = await asyncio.create_subprocess_exec(
-                self.binary.path,
-                *self.member.flags(self.data_dir / "etcd"),
-                *self.flags,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=etcd_environment(),
-            )
-        await until(self._serves)
-        return self
-
-    async def _serves(self) -> bool:
-        assert self.process, "it is not started"
-        assert self.process.returncode is None, (self.data_dir / "log").read_text()[-2000:]
-        return await asyncio.to_thread(self.member.serves)
-
-    async def freeze(self) -> None:
-        """Stop it as a hung disk would."""
-        assert self.process
-        pid = self.process.pid
-        self.process.send_signal(signal.SIGSTOP)
-        await until_true(lambda: is_frozen(pid))
-
-    def thaw(self) -> None:
-        """Let it go on."""
-        assert self.process
-        self.process.send_signal(signal.SIGCONT)
-
-    async def kill(self) -> None:
-        """End it as a loss of power would, as far as a process can; does nothing if it has ended."""
-        if self.process is not None:
-            await _end(self.process, signal.SIGKILL)
+        return await end(self.process, number)
 
 
 class Serve(Protocol):
     """Starts a service on a free port; it is ended with the test."""
 
     async def __call__(self, *flags: str | Path, wait: bool = True, **variables: str) -> Server: ...
-
-
-class StartEtcd(Protocol):
-    """Makes an etcd of the test's own, started unless told otherwise; it is ended with the test."""
-
-    async def __call__(self, *flags: str, start: bool = True) -> Etcd: ...
 
 
 async def start_server(log_path: Path, *flags: str | Path, **variables: str) -> Server:

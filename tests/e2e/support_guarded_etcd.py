@@ -1,18 +1,37 @@
 """An etcd with TLS that wants certificates and users, as operators run it; and the flags of who is let in."""
 
-import asyncio
 import secrets
-from dataclasses import dataclass, field
+import socket
+from dataclasses import dataclass
 from pathlib import Path
 
 from certificates import Authority, KeyPair
-from e2e.support_e2e import Finished, etcdctl_path, run, until
+from e2e.support_e2e import Finished, etcdctl_path, run
+from e2e.support_etcd import Etcd
 from ports import a_port
 
-from operation_service.embedded_binary import EtcdBinary, etcd_environment
+from operation_service.embedded_binary import EtcdBinary
+from operation_service.embedded_member import Member
 
 USER = "operation-service"
 PASSWORD = "a pass word: ü"
+
+
+@dataclass(frozen=True, slots=True)
+class GuardedMember(Member):
+    """A member that clients reach by TLS alone."""
+
+    @property
+    def client_url(self) -> str:
+        return f"https://127.0.0.1:{self.client_port}"
+
+    def serves(self) -> bool:
+        """Whether it takes connections: a test may have changed the files without which nobody learns more."""
+        try:
+            socket.create_connection(("127.0.0.1", self.client_port)).close()
+        except OSError:
+            return False
+        return True
 
 
 @dataclass
@@ -22,13 +41,10 @@ class GuardedEtcd:
     binary: EtcdBinary
     folder: Path
     prefix: str
-    port: int = field(default_factory=a_port)
-    peer_port: int = field(default_factory=a_port)
-    name: str = field(default_factory=lambda: secrets.token_hex(4))
-    process: asyncio.subprocess.Process | None = None
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._etcd = Etcd(self.binary, self.folder, member=GuardedMember(secrets.token_hex(4), a_port(), a_port()))
         self.authority = Authority(self.folder)
         self.server: KeyPair = self.authority.server("etcd")
         self.client: KeyPair = self.authority.issue("client")
@@ -38,7 +54,7 @@ class GuardedEtcd:
 
     @property
     def url(self) -> str:
-        return f"https://127.0.0.1:{self.port}"
+        return self._etcd.url
 
     @property
     def tls_flags(self) -> list[str]:
@@ -56,40 +72,17 @@ class GuardedEtcd:
 
     async def start(self, *flags: str) -> "GuardedEtcd":
         """Start it, and wait until it serves."""
-        peer = f"http://127.0.0.1:{self.peer_port}"
-        with (self.folder / "log").open("ab") as log:
-            self.process = await asyncio.create_subprocess_exec(
-                self.binary.path,
-                *("--name", self.name, "--data-dir", str(self.folder / "data")),
-                *("--listen-client-urls", self.url, "--advertise-client-urls", self.url),
-                *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer),
-                *("--initial-cluster", f"{self.name}={peer}"),
-                *("--cert-file", str(self.server.cert_file), "--key-file", str(self.server.key_file)),
-                *("--client-cert-auth", "--trusted-ca-file", str(self.authority.ca_file), "--auth-token", "simple"),
-                *flags,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=etcd_environment(),
-            )
-        await until(self._serves)
+        self._etcd.flags = (
+            *("--cert-file", str(self.server.cert_file), "--key-file", str(self.server.key_file)),
+            *("--client-cert-auth", "--trusted-ca-file", str(self.authority.ca_file), "--auth-token", "simple"),
+            *flags,
+        )
+        await self._etcd.start()
         return self
-
-    async def _serves(self) -> bool:
-        assert self.process
-        assert self.process.returncode is None, (self.folder / "log").read_text()[-2000:]
-        try:
-            _, writer = await asyncio.open_connection("127.0.0.1", self.port)
-        except OSError:
-            return False
-        writer.close()
-        return True
 
     async def stop(self) -> None:
         """End it, if it runs."""
-        if self.process is not None and self.process.returncode is None:
-            self.process.kill()
-            await self.process.wait()
+        await self._etcd.kill()
 
     async def ctl(self, *words: str, user: str | None = "root:root") -> Finished:
         """Call etcdctl as root; it has to work. None: as nobody, which is what the others need."""

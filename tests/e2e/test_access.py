@@ -11,6 +11,9 @@ from certificates import Authority, KeyPair
 from e2e.support_e2e import PROGRAM, ROOT, Serve, own_prefix, run, run_in, until_true
 from issuer import AUDIENCE, ISSUER, Issuer
 
+from operation_service.cli_options import variable
+from operation_service.cli_serve import PROTECTING
+
 AGENT = "spiffe://n0stack/agent-1"
 
 
@@ -125,15 +128,25 @@ async def test_what_the_page_shows_of_who_may_do_what_works_as_it_stands(
         assert await server.stop() == 0
 
 
-@pytest.mark.parametrize("flag", ["--policy", "--jwt-jwks", "--tls-client-ca", "--etcd-user"])
-async def test_an_empty_variable_does_not_leave_protection_out(flag: str, flags: tuple[str | Path, ...]) -> None:
-    variable = "OPERATION_SERVICE_" + flag.removeprefix("--").replace("-", "_").upper()
-    given = flags[:4] if flag == "--tls-client-ca" else flags
-    finished = await run(
-        *(PROGRAM, "serve", "--listen", "127.0.0.1:0", "--etcd-endpoints", "http://127.0.0.1:1", *given),
-        **{variable: ""},
-    )
-    assert (finished.code, finished.err_lines) == (
-        2,
-        [f"operation-service: {flag} must not be empty: {variable} is; unset it to do without"],
-    )
+async def refusal_of_an_empty(name: str, *flags: str | Path) -> list[str]:
+    finished = await run(PROGRAM, "serve", "--listen", "127.0.0.1:0", *flags, **{name: ""})
+    assert finished.code == 2, finished
+    return finished.err_lines
+
+
+@pytest.mark.parametrize("flag", PROTECTING)
+async def test_an_empty_variable_does_not_leave_protection_out(flag: str) -> None:
+    name = variable(flag)
+    assert await refusal_of_an_empty(name, "--etcd-endpoints", "http://127.0.0.1:1") == [
+        f"operation-service: {flag} must not be empty: {name} is; unset it to do without"
+    ]
+
+
+async def test_an_empty_variable_is_no_wish_for_an_etcd_of_its_own(tmp_path: Path) -> None:
+    (line,) = await refusal_of_an_empty("OPERATION_SERVICE_ETCD_ENDPOINTS", "--data-dir", tmp_path)
+    assert "--etcd-endpoints must not be empty: leave it out, and its variable," in line
+
+
+def test_the_readme_names_the_flags_whose_variable_must_not_be_empty() -> None:
+    told = ROOT.joinpath("README.md").read_text().partition("A variable that is empty")[2].partition("\n\n")[0]
+    assert re.findall("`(--[a-z-]+)`", told) == [*PROTECTING, "--etcd-endpoints"]

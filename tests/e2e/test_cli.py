@@ -14,7 +14,6 @@ from e2e.support_e2e import (
     DESCRIPTOR_SET,
     PROGRAM,
     Serve,
-    StartEtcd,
     etcdctl,
     is_alive,
     run,
@@ -24,6 +23,7 @@ from e2e.support_e2e import (
     until_true,
     watch_health,
 )
+from e2e.support_etcd import StartEtcd
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 from support import connected, refused, state_name
 
@@ -263,7 +263,6 @@ async def test_the_embedded_etcd_s_flags_work_as_variables(tmp_path: Path, serve
         OPERATION_SERVICE_DATA_DIR=str(tmp_path / "here"),
         OPERATION_SERVICE_ETCD_BINARY=str(binary.path),
         # An empty variable is as good as none.
-        OPERATION_SERVICE_ETCD_ENDPOINTS="",
         OPERATION_SERVICE_MAX_LOCK_SECONDS="",
     )
     assert (tmp_path / "here" / "etcd" / "member").exists()

@@ -15,19 +15,8 @@ from typing import Any
 
 import grpc
 import pytest
-from e2e.support_e2e import (
-    PROGRAM,
-    Etcd,
-    Serve,
-    StartEtcd,
-    etcdctl,
-    health,
-    is_alive,
-    run,
-    until,
-    until_health,
-    until_true,
-)
+from e2e.support_e2e import PROGRAM, Serve, etcdctl, health, is_alive, run, until, until_health, until_true
+from e2e.support_etcd import Etcd, StartEtcd
 from support import Peer, Refusal, connected, event_name, messages, refusal_of, refused, shutdown_request
 
 from n0stack.operation.v1alpha import operation_service_pb2 as pb

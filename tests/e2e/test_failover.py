@@ -8,7 +8,8 @@ from pathlib import Path
 import grpc
 import pytest
 from e2e.support_cluster import FAILOVER_SECONDS, NOISE_SECONDS, Cluster, cluster_of_three, seconds_until_it_works
-from e2e.support_e2e import Etcd, Serve
+from e2e.support_e2e import Serve
+from e2e.support_etcd import Etcd
 from support import Peer, connected, event_name, refusal_of
 
 from operation_service.embedded_binary import EtcdBinary

@@ -1,6 +1,7 @@
 """The real service over a real etcd with TLS, client certificates and users that have the least permissions."""
 
 import asyncio
+import os
 import re
 import shutil
 import signal
@@ -90,9 +91,6 @@ async def test_break_lock_takes_the_same_flags(guarded: GuardedEtcd, serve: Serv
     async with connected(server.address) as peer:
         await peer.propose(lock_for_seconds=3600)
         words = ("break-lock", "project", "virtual_machines/web-1", "--reason", "gone", "--yes")
-        refusal = await run(PROGRAM, *words, *guarded.tls_flags)
-        assert (refusal.code, refusal.out) == (3, "")
-        assert "--etcd-user" in refusal.err
         variables = {
             f"OPERATION_SERVICE_{flag.removeprefix('--').replace('-', '_').upper()}": value
             for flag, value in zip(guarded.flags[::2], guarded.flags[1::2], strict=True)
@@ -100,6 +98,35 @@ async def test_break_lock_takes_the_same_flags(guarded: GuardedEtcd, serve: Serv
         broken = await run(PROGRAM, *words, **variables)
         assert broken.code == 0, broken.err
         assert await peer.state() == "EXPIRED"
+
+
+async def test_break_lock_tells_in_one_line_what_is_wrong_with_the_way_to_etcd(
+    guarded: GuardedEtcd, serve: Serve, tmp_path: Path
+) -> None:
+    (tmp_path / "strangers").mkdir()
+    stranger = Authority(tmp_path / "strangers", "stranger")
+    wrong_password = tmp_path / "wrong"
+    wrong_password.write_text("wr0ng\n")
+    at = guarded.flags.index("--etcd-cert")
+    words = ("break-lock", "project", "virtual_machines/web-1", "--reason", "gone", "--yes", "--timeout", "2")
+    server = await serve(*guarded.flags)
+    async with connected(server.address) as peer:
+        await peer.propose(lock_for_seconds=3600)
+        for flags, named, code in (
+            (flags_with(guarded.flags, "--etcd-password-file", wrong_password), "--etcd-password-file", 7),
+            (flags_with(guarded.flags, "--etcd-user", "nobody"), "--etcd-user", 7),
+            (guarded.tls_flags, "--etcd-user", 7),
+            (flags_with(guarded.flags, "--key-prefix", "/elsewhere/"), "--key-prefix", 7),
+            (flags_with(guarded.flags, "--etcd-ca", stranger.ca_file), "--etcd-ca", 3),
+            ([*guarded.flags[:at], *guarded.flags[at + 4 :]], "--etcd-cert", 3),
+        ):
+            refusal = await run(PROGRAM, *words, *flags)
+            (line,) = refusal.err_lines
+            assert (refusal.code, refusal.out) == (code, ""), refusal
+            assert named in line
+            assert "nothing was done" in line
+            assert "try again" not in line
+        assert await peer.state() == "LOCKED"
 
 
 async def lose_by_auth(etcd: GuardedEtcd) -> None:
@@ -363,15 +390,21 @@ async def test_the_commands_of_the_page_are_enough(tmp_path: Path, binary: EtcdB
     try:
         (tmp_path / "root-password").write_text("root\n")
         (tmp_path / "password").write_text("secret\n")
+        for name, file in {
+            "ca.crt": etcd.authority.ca_file,
+            "admin.crt": etcd.client.cert_file,
+            "admin.key": etcd.client.key_file,
+            "etcdctl": etcdctl_path(),
+        }.items():
+            (tmp_path / name).symlink_to(file)
+        assert "https://etcd-1:2379" in users
         done = await run_in(
             tmp_path,
-            *("bash", "-euc", f'etcdctl() {{ {etcdctl_path()} "$@"; }}\n{users}'),
-            ETCDCTL_ENDPOINTS=etcd.url,
-            ETCDCTL_CACERT=str(etcd.authority.ca_file),
-            ETCDCTL_CERT=str(etcd.client.cert_file),
-            ETCDCTL_KEY=str(etcd.client.key_file),
+            *("bash", "-euc", users.replace("https://etcd-1:2379", etcd.url)),
+            PATH=f"{tmp_path}:{os.environ['PATH']}",
         )
         assert done.code == 0, done.err
+        assert f"User: {USER}\nRoles: {USER}" in done.out
         etcd.password_file.write_text("secret\n")
         flags = dict(zip(etcd.flags[::2], etcd.flags[1::2], strict=True))
         assert set(re.findall(r"--[a-z-]+", serving)) == flags.keys() - {"--key-prefix"}

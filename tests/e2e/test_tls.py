@@ -22,7 +22,6 @@ from e2e.support_e2e import (
     Finished,
     Serve,
     Server,
-    StartEtcd,
     health,
     own_prefix,
     run,
@@ -31,6 +30,7 @@ from e2e.support_e2e import (
     until_true,
     watch_health,
 )
+from e2e.support_etcd import StartEtcd
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 from held_files import held
 from support import Peer

@@ -14,18 +14,8 @@ from typing import Any
 
 import grpc
 import pytest
-from e2e.support_e2e import (
-    DESCRIPTOR_SET,
-    PROGRAM,
-    Serve,
-    Server,
-    StartEtcd,
-    health,
-    is_alive,
-    run,
-    until_true,
-    watch_health,
-)
+from e2e.support_e2e import DESCRIPTOR_SET, PROGRAM, Serve, Server, health, is_alive, run, until_true, watch_health
+from e2e.support_etcd import StartEtcd
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 from support import Peer, Refusal, connected, messages, refusal_of, refused
 from waiting import soon

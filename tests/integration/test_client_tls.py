@@ -17,6 +17,7 @@ from waiting import soon
 from n0stack.operation.v1alpha import operation_service_pb2 as pb
 from operation_service.client import AsyncClient, Client, Tls, TokenFile, UnavailableError
 from operation_service.client.connection import Target
+from operation_service.client.translation import translated
 from operation_service.server import Service, running
 from operation_service.settings import Settings
 from operation_service.settings_tls import ServerTls
@@ -277,6 +278,17 @@ async def test_a_token_file_that_is_gone_is_asked_for_again_for_as_long_as_the_c
         file.write_text("second")
         await asking
     assert listener.seen == ["Bearer second"]
+
+
+async def test_headers_that_are_too_large_are_told_as_such(address: str) -> None:
+    """Which something on the way may have added."""
+    async with grpc.aio.insecure_channel(address) as channel:
+        get: Any = channel.unary_unary("/n0stack.operation.v1alpha.OperationService/GetOperation")
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await get(b"", metadata=(("x-added-on-the-way", "x" * 20_000),), timeout=10)
+    error = translated(caught.value, "GetOperation")
+    assert (error.code, error.reason) == ("RESOURCE_EXHAUSTED", "")
+    assert error.message.startswith("GetOperation: the headers of the call, a bearer token among them")
 
 
 @pytest.mark.parametrize("content", ["", "\n", "s3cr3t with a space", "s3cr3t\ns3cr3t"])

@@ -14,7 +14,8 @@ from waiting import soon
 from operation_service import etcd_ops
 from operation_service.clock import Deadline
 from operation_service.errors import StoreUnavailableError
-from operation_service.etcd_client import EtcdClient, bears_cancelled_reads
+from operation_service.etcd_client import EtcdClient
+from operation_service.etcd_members import bears_cancelled_reads
 from operation_service.etcd_watch import EtcdWatch
 from operation_service.keys import prefix_range
 from operation_service.settings import Settings
@@ -33,12 +34,12 @@ async def test_a_caller_in_a_hurry_says_nothing_about_a_member(proxy: Link) -> N
     ask = RangeRequest(key=b"x")
     try:
         await client.range(ask, Deadline(10))
-        member = client.channel
+        member = client.members.channel
         proxy.become(Mode.HOLD_ANSWERS)
         with pytest.raises(StoreUnavailableError):
             await client.range(ask, Deadline(0.3))
         proxy.become(Mode.PASS)
-        assert client.channel is member
+        assert client.members.channel is member
         await client.range(ask, Deadline(10))
     finally:
         await client.close()
@@ -64,24 +65,24 @@ async def test_a_member_that_is_silent_or_gone_is_left_for_the_next(etcd: str) -
 
 async def test_a_member_that_is_known_not_to_answer_is_passed_over(etcd: str, proxy: Link) -> None:
     client = EtcdClient([GONE, proxy.url, etcd])
-    gone = client.channel
-    feeling = asyncio.ensure_future(client.feel_pulses())
+    gone = client.members.channel
+    feeling = asyncio.ensure_future(client.members.feel_pulses())
     try:
         async with asyncio.timeout(15):
-            await client.left(gone)
-        second = client.channel
+            await client.members.left(gone)
+        second = client.members.channel
         proxy.become(Mode.HOLD_ANSWERS)
         async with asyncio.timeout(15):
-            await client.left(second)
-        third = client.channel
+            await client.members.left(second)
+        third = client.members.channel
         assert third is not gone
         # When that one fails too, the second, which answers again by then, is better than the one that is gone.
         proxy.become(Mode.PASS)
 
         async def second_is_next() -> bool:
-            client.leave(third)
-            chosen = client.channel
-            client.leave(chosen)
+            client.members.leave(third)
+            chosen = client.members.channel
+            client.members.leave(chosen)
             return chosen is second
 
         assert await soon(second_is_next)
@@ -110,7 +111,7 @@ async def test_reads_go_together_only_where_no_member_is_known_to_panic_when_the
 ) -> None:
     client = EtcdClient([etcd, etcd])
     transactions = 0
-    for member, bears in zip(client._members, bear_it, strict=True):  # noqa: SLF001
+    for member, bears in zip(client.members.all, bear_it, strict=True):
         member.bears_cancelled_reads = bears
         whole = member.txn
 
@@ -130,9 +131,9 @@ async def test_reads_go_together_only_where_no_member_is_known_to_panic_when_the
 
 async def test_a_member_tells_its_version_once_it_answers(etcd: str) -> None:
     client = EtcdClient([etcd])
-    (member,) = client._members  # noqa: SLF001
+    (member,) = client.members.all
     version = (await member.status(StatusRequest(), timeout=10)).version
-    feeling = asyncio.ensure_future(client.feel_pulses())
+    feeling = asyncio.ensure_future(client.members.feel_pulses())
 
     async def is_known() -> bool:
         return member.bears_cancelled_reads is bears_cancelled_reads(version)
@@ -162,7 +163,7 @@ async def test_a_watch_leaves_a_member_that_takes_connections_and_says_nothing(
         first = asyncio.ensure_future(anext(batches))
         for _ in range(turns):
             await asyncio.sleep(0.01)
-        client.leave(client.channel)
+        client.members.leave(client.members.channel)
         await hands.put("key", b"value")
         async with asyncio.timeout(20):
             (event,) = (await first).events

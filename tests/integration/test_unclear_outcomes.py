@@ -287,7 +287,8 @@ async def test_a_caller_that_goes_leaves_no_lease_without_a_key(
 ) -> None:
     """Not a day's worth of them for who retries with a short deadline, and whichever step the call had come to."""
     # A machine that stands still for a second would make an outcome unknown, and then a lease is left to end by itself.
-    monkeypatch.setattr("operation_service.etcd_client._ATTEMPT_SECONDS", 20.0)
+    for module in ("etcd_client", "etcd_members"):
+        monkeypatch.setattr(f"operation_service.{module}.ATTEMPT_SECONDS", 20.0)
     for delay in (0.0, 0.001, 0.002, 0.003, 0.005, 0.008, 0.012, 0.02):
         call = asyncio.create_task(far_peer.named(f"peer-{delay}").propose(f"vm/{delay}", lock_for_seconds=86_400))
         await asyncio.sleep(delay)

@@ -7,7 +7,7 @@ import grpc
 import pytest
 
 from operation_service.client import Tls, UnavailableError
-from operation_service.client.bearer import Bearer, stays_here
+from operation_service.client.bearer import MAX_TOKEN_BYTES, Bearer, stays_here
 from operation_service.client.connection import Target
 
 SECRET = "eyJhbGciOi.s3cr3t.s1gn4ture"
@@ -93,6 +93,15 @@ def test_a_token_that_no_header_can_carry_is_refused_and_not_shown(token: str) -
     with pytest.raises(ValueError, match="bearer_token") as caught:
         Bearer(token)
     assert SECRET not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_token_that_the_service_may_not_take_is_refused_before_it_is_sent() -> None:
+    largest = "x" * MAX_TOKEN_BYTES
+    assert Bearer(largest).metadata() == ("authorization", f"Bearer {largest}")
+    with pytest.raises(ValueError, match="bearer_token has more than 7,168 bytes"):
+        Bearer(f"{largest}x")
+    with pytest.raises(UnavailableError, match="bearer_token has more than 7,168 bytes"):
+        Bearer(lambda: f"{largest}x").metadata()
 
 
 def test_a_token_is_a_string_or_a_function() -> None:

@@ -10,12 +10,19 @@ from urllib.parse import unquote
 from operation_service.client.errors import Facts, UnavailableError
 
 AUTHORIZATION = "authorization"
+_MAX_FILE_BYTES = 64 * 1024
 _TOKEN = re.compile(r"[!-~]+")
-_MAX_BYTES = 64 * 1024
+MAX_TOKEN_BYTES = 7 * 1024
+"""From 8 KiB of headers on gRPC may refuse a call, by chance, and from 16 KiB on it does. The other headers of a call,
+and what gRPC counts for each of them, are below 1 KiB."""
 _HOST = re.compile(r"(\[(?P<v6>[^\[\]]+)\]|(?P<name>[^\[\]:]+))(:[0-9]+)?")
 
 Token = str | Callable[[], str]
 """A token, or what returns the one that is valid now."""
+
+
+class UnsendableTokenError(ValueError):
+    """A token that cannot be sent; the message says why, and has nothing of the token."""
 
 
 class TokenFile:
@@ -25,7 +32,7 @@ class TokenFile:
         path: The file.
 
     Raises:
-        ValueError: There is no token in it that can be sent.
+        UnsendableTokenError: There is no token in it that can be sent.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -40,7 +47,7 @@ class TokenFile:
         """Return the token that is in the file now.
 
         Raises:
-            ValueError: There is none.
+            UnsendableTokenError: There is none that can be sent.
         """
         try:
             found = self._path.stat()
@@ -48,12 +55,12 @@ class TokenFile:
             before, token = self._read
             if mark != before:
                 with self._path.open("rb") as opened:
-                    token = opened.read(_MAX_BYTES).decode("ascii", "replace").strip()
-                self._read = mark, _checked(token)
+                    token = opened.read(_MAX_FILE_BYTES).decode("ascii", "replace").strip()
+                self._read = mark, _checked(token, "the token in it")
         except OSError as error:
-            raise ValueError(f"{self._path}: it cannot be read: {error.strerror or error}") from error
-        except ValueError:
-            raise ValueError(f"{self._path}: there is no token in it that can be sent") from None
+            raise UnsendableTokenError(f"{self._path}: it cannot be read: {error.strerror or error}") from error
+        except UnsendableTokenError as error:
+            raise UnsendableTokenError(f"{self._path}: {error}") from None
         return token
 
 
@@ -65,7 +72,7 @@ class Bearer:
 
     Raises:
         TypeError: It is neither.
-        ValueError: It cannot be sent.
+        UnsendableTokenError: It cannot be sent.
     """
 
     def __init__(self, token: Token) -> None:
@@ -86,15 +93,19 @@ class Bearer:
             return AUTHORIZATION, f"Bearer {_checked(self._ask())}"
         except Exception as error:
             # What others raise may have anything in it. It stays the cause, for whoever looks into that.
-            raise UnavailableError(
-                f"there is no bearer token to send: {type(error).__name__}", Facts("UNAVAILABLE")
-            ) from error
+            why = error if isinstance(error, UnsendableTokenError) else type(error).__name__
+            raise UnavailableError(f"there is no bearer token to send: {why}", Facts("UNAVAILABLE")) from error
 
 
-def _checked(token: str) -> str:
+def _checked(token: str, name: str = "bearer_token") -> str:
     """Return the token, if it can stand in a header: gRPC would show what it cannot send."""
     if not isinstance(token, str) or not _TOKEN.fullmatch(token):
-        raise ValueError("bearer_token must be printable ASCII without spaces, and not empty")
+        raise UnsendableTokenError(f"{name} must be printable ASCII without spaces, and not empty")
+    if len(token) > MAX_TOKEN_BYTES:
+        raise UnsendableTokenError(
+            f"{name} has more than {MAX_TOKEN_BYTES:,} bytes, which is more than the service takes for sure: ask for "
+            "one with fewer claims"
+        )
     return token
 
 

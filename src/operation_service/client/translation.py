@@ -58,6 +58,9 @@ _NEVER_SENT = "failed to connect to all addresses"
 """How gRPC's core begins what it says of a call that had no connection to be sent on. Should other words come one day,
 such calls count as perhaps carried out, which is the safe side."""
 
+_HEADERS_TOO_LARGE = "received metadata size exceeds"
+"""How gRPC's core begins what it says of headers that it does not take; here, or at the service, it does not say."""
+
 
 def translated(error: grpc.RpcError, what: str) -> OperationServiceError:
     """Return an error of gRPC as one of ours.
@@ -81,6 +84,11 @@ def translated(error: grpc.RpcError, what: str) -> OperationServiceError:
         )
         unanswered.may_have_been_carried_out = not message.startswith(_NEVER_SENT)
         return unanswered
+    if kind is None and message.startswith(_HEADERS_TOO_LARGE):
+        message = (
+            f"{what}: the headers of the call, a bearer token among them, or those of its answer have more than the 8 "
+            f"KiB that gRPC takes for sure: {message}"
+        )
     found = (kind or OperationServiceError)(message or f"{what}: {code.name}", facts)
     found.may_have_been_carried_out = (
         facts.metadata.get("outcome") == "unknown" or facts.reason == "UNFORESEEN" or not facts.reason

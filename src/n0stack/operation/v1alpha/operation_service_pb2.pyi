@@ -180,9 +180,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     wait. Nothing was changed; try again.
     """
     ERROR_REASON_ETCD_UNAVAILABLE: _ErrorReason.ValueType  # 12
-    """UNAVAILABLE. etcd cannot be reached or has no leader. Metadata: outcome ("unchanged":
-    nothing was changed; "unknown": the change may or may not have been made). Send the
-    same call again.
+    """UNAVAILABLE. etcd cannot be reached, has no leader, or refuses the service. Or its keys
+    have a layout that this version of the service does not know, a newer one as a rule: then
+    every change is refused, and a replica of the newer version may take it. Metadata: outcome
+    ("unchanged": nothing was changed; "unknown": the change may or may not have been made).
+    Send the same call again.
     """
     ERROR_REASON_ETCD_OUT_OF_SPACE: _ErrorReason.ValueType  # 13
     """RESOURCE_EXHAUSTED. etcd's disk quota is used up, its operator has to make room. Nothing
@@ -301,9 +303,11 @@ ERROR_REASON_CONTENTION: ErrorReason.ValueType  # 11
 wait. Nothing was changed; try again.
 """
 ERROR_REASON_ETCD_UNAVAILABLE: ErrorReason.ValueType  # 12
-"""UNAVAILABLE. etcd cannot be reached or has no leader. Metadata: outcome ("unchanged":
-nothing was changed; "unknown": the change may or may not have been made). Send the
-same call again.
+"""UNAVAILABLE. etcd cannot be reached, has no leader, or refuses the service. Or its keys
+have a layout that this version of the service does not know, a newer one as a rule: then
+every change is refused, and a replica of the newer version may take it. Metadata: outcome
+("unchanged": nothing was changed; "unknown": the change may or may not have been made).
+Send the same call again.
 """
 ERROR_REASON_ETCD_OUT_OF_SPACE: ErrorReason.ValueType  # 13
 """RESOURCE_EXHAUSTED. etcd's disk quota is used up, its operator has to make room. Nothing

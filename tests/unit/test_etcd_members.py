@@ -9,7 +9,8 @@ from grpc import StatusCode
 
 from operation_service.clock import Deadline
 from operation_service.errors import StoreUnavailableError
-from operation_service.etcd_client import EtcdClient, bears_cancelled_reads
+from operation_service.etcd_client import EtcdClient
+from operation_service.etcd_members import bears_cancelled_reads
 from operation_service.grpc_calls import RpcError
 from operation_service.grpc_client import Channel
 
@@ -25,29 +26,29 @@ async def client() -> AsyncIterator[EtcdClient]:
 
 def leave(client: EtcdClient) -> Channel:
     """Leave the member in use; returns its channel."""
-    channel = client.channel
-    client.leave(channel)
+    channel = client.members.channel
+    client.members.leave(channel)
     return channel
 
 
 async def test_members_are_used_in_turn(client: EtcdClient) -> None:
     channels = [leave(client) for _ in URLS]
     assert len(set(channels)) == len(URLS)
-    assert client.channel is channels[0]
+    assert client.members.channel is channels[0]
 
 
 async def test_many_calls_that_fail_together_leave_their_member_and_not_the_next_one(client: EtcdClient) -> None:
     failed = leave(client)
-    following = client.channel
+    following = client.members.channel
     for _ in range(5):
-        client.leave(failed)
-    assert client.channel is following
+        client.members.leave(failed)
+    assert client.members.channel is following
 
 
 async def test_the_only_one_stays_in_use() -> None:
     client = EtcdClient(URLS[:1])
     channel = leave(client)
-    assert client.channel is channel
+    assert client.members.channel is channel
     await client.close()
 
 
@@ -67,12 +68,12 @@ async def test_a_member_is_left_when_it_fails_and_not_when_a_caller_is_in_a_hurr
     async def fail(request: object, *, timeout: float) -> etcdrpc.RangeResponse:  # noqa: ASYNC109
         raise RpcError(code, f"{details} ({timeout}, {request})")
 
-    channel = client.channel
-    for member in client._members:  # noqa: SLF001
+    channel = client.members.channel
+    for member in client.members.all:
         member.range = fail
     with pytest.raises(StoreUnavailableError):
         await client.range(etcdrpc.RangeRequest(key=b"x"), Seconds(seconds))
-    assert (client.channel is not channel) == is_left
+    assert (client.members.channel is not channel) == is_left
 
 
 class Seconds(Deadline):
@@ -87,15 +88,15 @@ class Seconds(Deadline):
 
 
 async def test_who_waits_for_a_member_to_be_left_is_told(client: EtcdClient) -> None:
-    first = client.channel
-    waiting = asyncio.ensure_future(client.left(first))
+    first = client.members.channel
+    waiting = asyncio.ensure_future(client.members.left(first))
     await asyncio.sleep(0)
     assert not waiting.done()
-    client.leave(first)
+    client.members.leave(first)
     async with asyncio.timeout(5):
         await waiting
         # One that was left before is no news.
-        await client.left(first)
+        await client.members.left(first)
 
 
 @pytest.mark.parametrize("version", ["3.4.20", "3.4.23", "3.5.7", "3.5.12", "3.6.0-rc.1"])
