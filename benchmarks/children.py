@@ -12,6 +12,8 @@ from chaos.process import ROOT, environment
 from benchmarks.load import Outcome, Plan
 
 _SETPRIV = shutil.which("setpriv")
+ENDS_WITH_US = (_SETPRIV, "--pdeathsig", "KILL") if _SETPRIV else ()
+"""Before a command: whatever becomes of this process, even SIGKILL, what it has started ends with it."""
 
 
 class ChildError(Exception):
@@ -24,10 +26,8 @@ async def run_child(module: str, plan: object) -> dict[str, Any]:
     Raises:
         ChildError: It failed.
     """
-    # Whatever becomes of this process, even SIGKILL: what it has started ends with it.
-    ends_with_us = (_SETPRIV, "--pdeathsig", "KILL") if _SETPRIV else ()
     child = await asyncio.create_subprocess_exec(
-        *ends_with_us,
+        *ENDS_WITH_US,
         *(sys.executable, "-m", module),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,

@@ -26,7 +26,6 @@ from operation_service.errors import (
     UnauthenticatedError,
 )
 from operation_service.identities import NOBODY, BadNameError, Identity, certificate_subject
-from operation_service.kept_file import KeptFile
 from operation_service.roles import NEEDED, OF_ALL_PROJECTS, Role
 from operation_service.settings import Settings
 from operation_service.validation import is_project
@@ -65,7 +64,7 @@ class Access:
         """Background work: each file for itself, so that one that does not answer holds up nothing else."""
         if self.is_open:
             return ()
-        return (self._end_watches, *(_looking_after(file) for file in (self._policy, self._tokens) if file is not None))
+        return (self._end_watches, *(file.run for file in (self._policy, self._tokens) if file is not None))
 
     async def _end_watches(self) -> None:
         """End the watches that may not go on, until cancelled."""
@@ -125,15 +124,6 @@ class Access:
             raise standing.refusal from None
         finally:
             self._standing.discard(standing)
-
-
-def _looking_after(file: KeptFile[Any]) -> Work:
-    async def look() -> None:
-        while True:
-            await asyncio.sleep(_EVERY_SECONDS)
-            await file.look()
-
-    return look
 
 
 class Standing:

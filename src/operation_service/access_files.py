@@ -3,9 +3,12 @@
 from operation_service.access_policy import Policy
 from operation_service.bearer_tokens import BearerTokens
 from operation_service.jwks import keys_of
-from operation_service.kept_file import KeptFile
+from operation_service.kept_files import KeptFiles
 from operation_service.policy_file import policy_of
 from operation_service.settings_access import Access
+
+_POLICY = "--policy"
+_JWKS = "--jwt-jwks"
 
 
 class AccessFiles:
@@ -23,12 +26,13 @@ class AccessFiles:
     """
 
     def __init__(self, asked: Access) -> None:
-        self.policy: KeptFile[Policy] | None = None
-        self.tokens: KeptFile[BearerTokens] | None = None
-        if asked.policy is not None:
-            self.policy = KeptFile("--policy", asked.policy, policy_of)
-        if asked.jwks is not None:
+        self.policy: KeptFiles[Policy] | None = None
+        self.tokens: KeptFiles[BearerTokens] | None = None
+        policy, jwks = asked.policy, asked.jwks
+        if policy is not None:
+            self.policy = KeptFiles({_POLICY: policy}, lambda found: policy_of(found[_POLICY], policy), settles=True)
+        if jwks is not None:
             issuer, audience = asked.issuer or "", asked.audience or ""
-            self.tokens = KeptFile(
-                "--jwt-jwks", asked.jwks, lambda content, file: BearerTokens(keys_of(content, file), issuer, audience)
+            self.tokens = KeptFiles(
+                {_JWKS: jwks}, lambda found: BearerTokens(keys_of(found[_JWKS], jwks), issuer, audience), settles=True
             )

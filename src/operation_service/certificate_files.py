@@ -4,6 +4,7 @@ What gRPC is given is written anew from what was understood here: it says of a c
 own log, and takes no more than one of the forms in which a key may be written.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,21 +14,12 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from operation_service.regular_file import content
+from operation_service.regular_file import contents
 from operation_service.settings_error import SettingsError
 from operation_service.settings_tls import ServerTls
 
 _CURVES = ("secp256r1", "secp384r1")
 """Those that gRPC serves with, and gRPC's clients take (tried with 1.85): P-521 and Ed25519 fail in each handshake."""
-
-
-@dataclass(frozen=True, slots=True)
-class Files:
-    """What is in the files: equal as long as nothing has changed."""
-
-    cert: bytes
-    key: bytes = field(repr=False)
-    client_ca: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,35 +41,22 @@ class Certificates:
     ends_at: datetime
 
 
-def read(tls: ServerTls) -> Files:
-    """Read the files, through whatever links lead to them at this moment.
-
-    Raises:
-        SettingsError: One of them cannot be read.
-    """
-    return Files(
-        cert=content("--tls-cert", tls.cert),
-        key=content("--tls-key", tls.key),
-        client_ca=None if tls.client_ca is None else content("--tls-client-ca", tls.client_ca),
-    )
-
-
-def judged(files: Files, tls: ServerTls, now: datetime) -> Certificates:
+def judged(found: Mapping[str, bytes], tls: ServerTls, now: datetime) -> Certificates:
     """Return what is in the files, if a service can serve with it.
 
     An expired certificate is refused too. No caller would take it: who starts a service with it is told at once, and
     in a rollout the one before it goes on. So is one that does not hold yet.
 
     Args:
-        files: What is in them.
+        found: What is in the files, by their flags.
         tls: Their names, for what is said of them.
         now: By this machine's clock.
 
     Raises:
         SettingsError: No service can.
     """
-    chain = _certificates("--tls-cert", tls.cert, files.cert)
-    key = _private_key(tls.key, files.key)
+    chain = certificates("--tls-cert", tls.cert, found["--tls-cert"])
+    key = _private_key(tls.key, found["--tls-key"])
     own = chain[0]
     try:
         is_its_key = own.public_key() == key.public_key()
@@ -85,13 +64,10 @@ def judged(files: Files, tls: ServerTls, now: datetime) -> Certificates:
         raise SettingsError(f"--tls-cert {tls.cert}: its key is of a kind that cannot be read") from error
     if not is_its_key:
         raise SettingsError(f"--tls-key {tls.key}: it is not the key of the (first) certificate in {tls.cert}")
-    if own.not_valid_after_utc < now:
-        raise SettingsError(f"--tls-cert {tls.cert}: it has expired, on {moment(own.not_valid_after_utc)}")
-    if own.not_valid_before_utc > now:
-        raise SettingsError(f"--tls-cert {tls.cert}: it is not valid before {moment(own.not_valid_before_utc)}")
+    check_is_valid("--tls-cert", tls.cert, own, now)
     client_ca = None
-    if tls.client_ca is not None and files.client_ca is not None:
-        authorities = _certificates("--tls-client-ca", tls.client_ca, files.client_ca)
+    if tls.client_ca is not None:
+        authorities = certificates("--tls-client-ca", tls.client_ca, found["--tls-client-ca"])
         if all(authority.not_valid_after_utc < now for authority in authorities):
             raise SettingsError(f"--tls-client-ca {tls.client_ca}: all CAs in it have expired")
         client_ca = _pem(authorities)
@@ -113,10 +89,27 @@ def certificates_of(tls: ServerTls) -> Certificates:
     Raises:
         SettingsError: No service can serve with it.
     """
-    return judged(read(tls), tls, datetime.now(UTC))
+    return judged(contents(tls.files), tls, datetime.now(UTC))
 
 
-def _certificates(flag: str, file: Path, found: bytes) -> list[x509.Certificate]:
+def check_is_valid(flag: str, file: Path, certificate: x509.Certificate, now: datetime) -> None:
+    """Check that a certificate has neither expired nor is one for later.
+
+    Raises:
+        SettingsError: It has, or is.
+    """
+    if certificate.not_valid_after_utc < now:
+        raise SettingsError(f"{flag} {file}: it has expired, on {moment(certificate.not_valid_after_utc)}")
+    if certificate.not_valid_before_utc > now:
+        raise SettingsError(f"{flag} {file}: it is not valid before {moment(certificate.not_valid_before_utc)}")
+
+
+def certificates(flag: str, file: Path, found: bytes) -> list[x509.Certificate]:
+    """Return what certificates are in a file, at least one.
+
+    Raises:
+        SettingsError: There is none.
+    """
     try:
         return x509.load_pem_x509_certificates(found)
     except ValueError as error:

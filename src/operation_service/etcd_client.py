@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import logging
 import re
+import ssl
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
@@ -23,13 +24,16 @@ from etcd3 import etcdrpc
 from google.protobuf.message import Message
 from grpc import StatusCode
 
+from operation_service.background import Work
 from operation_service.clock import Deadline
 from operation_service.errors import OperationError, StoreOutOfSpaceError, StoreUnavailableError
 from operation_service.etcd_login import EtcdLogin
+from operation_service.etcd_password import kept_password
 from operation_service.etcd_reasons import reason_of, wants_a_token
-from operation_service.etcd_tls import EtcdTls
+from operation_service.etcd_tls import kept_context
 from operation_service.grpc_calls import RpcError
 from operation_service.grpc_client import Answer, Channel, HeaderedCall, UnaryCall
+from operation_service.kept_files import KeptFiles
 from operation_service.settings import is_loopback
 from operation_service.settings_tls import EtcdAccess
 
@@ -94,8 +98,10 @@ class EtcdObserver(Protocol):
 class _Member:
     """One etcd member, on a channel of its own."""
 
-    def __init__(self, url: str, tls: EtcdTls | None, login: EtcdLogin | None, observer: EtcdObserver | None) -> None:
-        self.channel = Channel(url, _METADATA, tls.context if tls else None)
+    def __init__(
+        self, url: str, tls: KeptFiles[ssl.SSLContext] | None, login: EtcdLogin | None, observer: EtcdObserver | None
+    ) -> None:
+        self.channel = Channel(url, _METADATA, (lambda: tls.meaning) if tls else None)
         self.address = self.channel.address
         self.is_well = True
         self._login = login
@@ -160,10 +166,11 @@ class EtcdClient:
     ) -> None:
         self._monotonic = monotonic
         self._probe = probe
-        tls = EtcdTls(access) if access and access.has_tls else None
-        self._login = (
-            EtcdLogin(access.user, access.password_file) if access and access.user and access.password_file else None
-        )
+        access = access or EtcdAccess()
+        tls = kept_context(access) if access.tls_files else None
+        password = kept_password(access.password_file) if access.password_file else None
+        self._login = EtcdLogin(access.user, password) if access.user and password else None
+        self._kept = (tls, password)
         self._members = [_Member(url, tls, self._login, observer) for url in endpoints]
         if self._login is not None:
             for url in endpoints:
@@ -193,6 +200,11 @@ class EtcdClient:
         self._current = next((other for other in others if self._members[other].is_well), [*others, self._current][0])
         self._moved.set()
         self._moved = asyncio.Event()
+
+    @property
+    def works(self) -> Sequence[Work]:
+        """Background work."""
+        return (self.feel_pulses, *(files.run for files in self._kept if files is not None))
 
     async def feel_pulses(self) -> None:
         """Ask every member all the time, until cancelled: so a silent one is left in time, and for one that answers."""

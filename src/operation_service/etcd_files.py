@@ -1,7 +1,7 @@
 """The files that etcd knows the service by, looked at before anything is started for nothing."""
 
-from operation_service.etcd_password import read_password
-from operation_service.etcd_tls import EtcdTls
+from operation_service.etcd_password import kept_password
+from operation_service.etcd_tls import kept_context
 from operation_service.settings_tls import EtcdAccess
 
 
@@ -11,7 +11,7 @@ def check_files(access: EtcdAccess) -> None:
     Raises:
         SettingsError: One of them cannot.
     """
-    if access.has_tls:
-        EtcdTls(access)
+    if access.tls_files:
+        kept_context(access)
     if access.password_file is not None:
-        read_password(access.password_file)
+        kept_password(access.password_file)

@@ -8,6 +8,7 @@ for all members: it is told to all of them before the answer, and a member that 
   carried out, and goes to another member.
 - If many calls find the token invalid at once: one asks for a new one, and all wait for that.
 - If the password is wrong: it is not tried again before a pause, unless the file says something else by then.
+- If the password's file does not answer: the password that was read before goes on.
 
 The password and the token stand in no log and in no error.
 """
@@ -15,23 +16,23 @@ The password and the token stand in no log and in no error.
 import asyncio
 import logging
 from collections.abc import Awaitable
-from pathlib import Path
 
 from etcd3 import etcdrpc
 from google.protobuf.message import Message
 from grpc import StatusCode
 
-from operation_service.etcd_password import read_password
 from operation_service.etcd_reasons import NOT_ENABLED, WANT_A_USER, wants_a_token
 from operation_service.grpc_calls import RpcError
 from operation_service.grpc_client import Answer, Channel, HeaderedCall
-from operation_service.settings_error import SettingsError
+from operation_service.kept_files import KeptFiles
 
 _log = logging.getLogger(__name__)
 
 _REFUSED = "authentication failed"
 _SECONDS = 1.0
 """As long as an attempt: a member that is silent keeps those that go to another one no longer."""
+_LOOK_SECONDS = 0.25
+"""For a look at the password: a file that does not answer leaves the attempt time enough."""
 _RENEWALS = 2
 """Within one call: what changes etcd's users may do so again."""
 _FIRST_PAUSE_SECONDS = 1.0
@@ -44,16 +45,12 @@ class EtcdLogin:
 
     Args:
         user: The user's name.
-        password_file: Has the password in its first line; it is read anew for each token.
-
-    Raises:
-        SettingsError: The file cannot be used.
+        password: The user's password, from a file that is looked at anew for each token.
     """
 
-    def __init__(self, user: str, password_file: Path) -> None:
+    def __init__(self, user: str, password: KeptFiles[str]) -> None:
         self._user = user
-        self._password_file = password_file
-        read_password(password_file)
+        self._password = password
         self._channels: list[Channel] = []
         self._tokens_got = 0
         self._renewing: asyncio.Task[RpcError | None] | None = None
@@ -127,12 +124,10 @@ class EtcdLogin:
     async def _authenticate(self, channel: Channel) -> RpcError | None:
         """Get a token, and give it to all channels. Returns why there is none."""
         now = asyncio.get_running_loop().time()
-        try:
-            password = read_password(self._password_file)
-        except SettingsError as error:
-            return RpcError(StatusCode.UNAUTHENTICATED, str(error))
-        if password == self._refused and now < self._refused_until:
+        if self._password.meaning == self._refused and now < self._refused_until:
             return RpcError(StatusCode.UNAUTHENTICATED, _REFUSED)
+        await self._password.look(_LOOK_SECONDS)
+        password = self._password.meaning
         # With a token that is not valid etcd refuses even this.
         authenticate = channel.unary_that_carries_nothing(
             "/etcdserverpb.Auth/Authenticate", etcdrpc.AuthenticateResponse

@@ -1,6 +1,7 @@
-"""Reads a file that a flag names: a whole one, of a size that such files have."""
+"""Reads files that flags name: whole ones, of a size that such files have."""
 
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 
 from operation_service.settings_error import SettingsError
@@ -26,3 +27,8 @@ def content(flag: str, file: Path) -> bytes:
     if len(found) > _MAX_BYTES:
         raise SettingsError(f"{flag} {file}: it has more than {_MAX_BYTES} bytes")
     return found
+
+
+def contents(files: Mapping[str, Path]) -> dict[str, bytes]:
+    """Return what is in some files, by the flags that name them. Raises like `content`."""
+    return {flag: content(flag, file) for flag, file in files.items()}

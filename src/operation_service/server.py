@@ -206,7 +206,7 @@ async def running(
         if monitor.wrong_layout is not None:
             # An etcd that does not answer is waited for; this one has answered.
             raise SettingsError(f"--key-prefix {settings.key_prefix}: {monitor.wrong_layout.why}")
-        works: list[background.Work] = [etcd.feel_pulses, monitor.run, hub.run, expiry.run, janitor.run, survey.run]
+        works: list[background.Work] = [*etcd.works, monitor.run, hub.run, expiry.run, janitor.run, survey.run]
         for work in (*works, *told.works, *ports.works, *access.works):
             stack.push_async_callback(background.begun(work))
         stack.push_async_callback(ports.stop, admission)

@@ -14,13 +14,12 @@ from typing import cast
 
 import grpc
 
-from operation_service.certificate_files import Certificates, Files, judged, moment, read
-from operation_service.settings_error import SettingsError
+from operation_service.certificate_files import Certificates, judged, moment
+from operation_service.kept_files import EVERY_SECONDS, KeptFiles
 from operation_service.settings_tls import ServerTls
 
 _log = logging.getLogger(__name__)
 
-_EVERY_SECONDS = 1.0
 _SOON = timedelta(days=14)
 _SOON_OF_A_LIFE = 4
 """What lives for less than eight weeks ends soon in its last quarter. By then it should have been replaced:
@@ -40,11 +39,9 @@ class ServerCertificates:
 
     def __init__(self, tls: ServerTls) -> None:
         self._tls = tls
-        self._files = read(tls)
-        self._current = judged(self._files, tls, datetime.now(UTC))
+        self._kept = KeptFiles(tls.files, lambda found: judged(found, tls, datetime.now(UTC)))
+        self._current = self._kept.meaning
         self._next: deque[grpc.ServerCertificateConfiguration] = deque(maxlen=1)
-        self._trouble = ""
-        self._told = ""
         self._told_days: int | None = None
         _log.info("certificate of %s: valid until %s", tls.cert, moment(self._current.ends_at))
         self._tell_of_the_end()
@@ -69,38 +66,25 @@ class ServerCertificates:
     async def run(self) -> None:
         """Look after the files until cancelled."""
         while True:
-            await asyncio.sleep(_EVERY_SECONDS)
-            # A file system that does not answer holds up nothing but this.
-            await asyncio.to_thread(self.look)
+            await asyncio.sleep(EVERY_SECONDS)
+            await self.look()
 
-    def look(self) -> None:
+    async def look(self) -> None:
         """Look once."""
+        await self._kept.look()
+        if self._kept.meaning is not self._current:
+            self._take(self._kept.meaning)
         self._tell_of_the_end()
-        try:
-            files = read(self._tls)
-            if files != self._files:
-                self._take(files, judged(files, self._tls, datetime.now(UTC)))
-        except SettingsError as error:
-            self._tell_of(str(error))
-        else:
-            self._trouble = self._told = ""
 
-    def _take(self, files: Files, certificates: Certificates) -> None:
-        self._files, self._current = files, certificates
+    def _take(self, certificates: Certificates) -> None:
+        before, self._current = self._current, certificates
         self._next.append(_configuration(certificates))
-        self._told_days = None
-        _log.info(
-            "new certificate of %s, for connections to come: valid until %s",
-            *(self._tls.cert, moment(certificates.ends_at)),
-        )
-        self._tell_of_the_end()
-
-    def _tell_of(self, trouble: str) -> None:
-        """Tell of trouble once, and not of what is over a second later: files are replaced one after the other."""
-        if trouble == self._trouble and trouble != self._told:
-            self._told = trouble
-            _log.error("the certificate from before stays in use: %s", trouble)
-        self._trouble = trouble
+        if certificates.chain != before.chain:
+            self._told_days = None
+            _log.info(
+                "new certificate of %s, for connections to come: valid until %s",
+                *(self._tls.cert, moment(certificates.ends_at)),
+            )
 
     def _tell_of_the_end(self) -> None:
         """Warn once a day."""

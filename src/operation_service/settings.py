@@ -121,7 +121,7 @@ class Settings:
             )
         if not self.etcd_endpoints and self.etcd_access != EtcdAccess():
             raise SettingsError("--etcd-ca, --etcd-cert and --etcd-user are for an etcd of --etcd-endpoints: name it")
-        if self.etcd_access.has_tls and not all(each.startswith("https://") for each in self.etcd_endpoints):
+        if self.etcd_access.tls_files and not all(each.startswith("https://") for each in self.etcd_endpoints):
             raise SettingsError("--etcd-ca and --etcd-cert need --etcd-endpoints with https://, all of them")
         if not _PREFIX.fullmatch(self.key_prefix) or not self.key_prefix.endswith("/"):
             raise SettingsError("--key-prefix must be 1 to 200 printable ASCII characters and end with a slash")

@@ -33,6 +33,12 @@ class ServerTls:
             raise SettingsError("TLS needs --tls-cert and --tls-key, both of them")
         return cls(cert=cert, key=key, client_ca=client_ca)
 
+    @property
+    def files(self) -> dict[str, Path]:
+        """The files that there are, by their flags."""
+        files = {"--tls-cert": self.cert, "--tls-key": self.key}
+        return files if self.client_ca is None else files | {"--tls-client-ca": self.client_ca}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EtcdAccess:
@@ -62,6 +68,7 @@ class EtcdAccess:
             raise SettingsError("a user of etcd needs --etcd-user and --etcd-password-file, both of them")
 
     @property
-    def has_tls(self) -> bool:
-        """Whether any of it is for TLS alone."""
-        return self.ca is not None or self.cert is not None
+    def tls_files(self) -> dict[str, Path]:
+        """The files for TLS that there are, by their flags."""
+        files = (("--etcd-ca", self.ca), ("--etcd-cert", self.cert), ("--etcd-key", self.key))
+        return {flag: file for flag, file in files if file is not None}

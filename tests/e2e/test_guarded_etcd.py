@@ -11,9 +11,14 @@ import pytest
 from certificates import Authority
 from e2e.support_e2e import PROGRAM, ROOT, Serve, Server, etcdctl_path, run, run_in, until, until_health, until_true
 from e2e.support_guarded_etcd import PASSWORD, USER, GuardedEtcd
+from etcd3 import etcdrpc
+from held_files import held
 from support import Peer, connected, event_name, messages, refused, state_name
 
+from operation_service.clock import Deadline
 from operation_service.embedded_binary import EtcdBinary
+from operation_service.etcd_client import EtcdClient
+from operation_service.settings_tls import EtcdAccess
 
 PAGE = ROOT / "docs" / "security.md"
 PREFIX = "/n0stack/operation/"
@@ -173,6 +178,29 @@ async def test_a_wrong_password_is_told_not_hammered_and_recovered_from(guarded:
     without_secrets(server)
 
 
+async def test_a_password_that_is_in_the_file_before_etcd_knows_it_fails_no_call(guarded: GuardedEtcd) -> None:
+    """Nobody looks at the file in the meantime: that is done when a token is needed."""
+    flags = dict(zip(guarded.flags[::2], guarded.flags[1::2], strict=True))
+    access = EtcdAccess(
+        ca=Path(flags["--etcd-ca"]),
+        cert=Path(flags["--etcd-cert"]),
+        key=Path(flags["--etcd-key"]),
+        user=USER,
+        password_file=guarded.password_file,
+    )
+    client = EtcdClient([guarded.url], access=access)
+    ask = etcdrpc.RangeRequest(key=PREFIX.encode())
+    try:
+        await client.range(ask, Deadline(10))
+        guarded.password_file.write_text("another\n")
+        await guarded.ctl("user", "delete", USER)
+        await guarded.ctl("user", "add", f"{USER}:another")
+        await guarded.ctl("user", "grant-role", USER, USER)
+        await client.range(ask, Deadline(10))
+    finally:
+        await client.close()
+
+
 async def test_a_user_without_permission_is_told_and_works_once_it_has_it(guarded: GuardedEtcd, serve: Serve) -> None:
     await guarded.ctl("role", "revoke-permission", USER, "--prefix=true", PREFIX)
     server = await serve(*guarded.flags)
@@ -254,15 +282,35 @@ async def test_certificates_are_renewed_without_a_restart(guarded: GuardedEtcd, 
     shutil.copy(renewed.cert_file, client.cert_file)
     await guarded.stop()
     await guarded.start()
-    await until_true(lambda: "is not the private key of the certificate" in server.log)
+    await until_true(lambda: "it is not the key of the (first) certificate in" in server.log)
     await until_health(server.address, "SERVING")
     assert client.key_file.read_bytes() == old_key
     shutil.copy(renewed.key_file, client.key_file)
     await guarded.stop()
     await guarded.start()
-    await until_true(lambda: "new certificates are used" in server.log)
+    await until_true(lambda: f"--etcd-key {client.key_file}: what is in them now is in use" in server.log)
     await until_health(server.address, "SERVING")
-    assert server.log.count("is not the private key of the certificate") == 1
+    assert server.log.count("it is not the key of the (first) certificate in") == 1
+
+
+async def test_files_that_do_not_answer_hold_up_neither_calls_nor_new_connections_nor_the_end(
+    guarded: GuardedEtcd, serve: Serve
+) -> None:
+    server = await serve(*guarded.flags)
+    await until_health(server.address, "SERVING")
+    async with held(guarded.client.cert_file, guarded.password_file), connected(server.address) as peer:
+        await until_true(lambda: server.log.count("its file system does not answer") == 2)
+        await peer.propose()
+        # A new connection, and a new token.
+        await guarded.stop()
+        await until_health(server.address, "NOT_SERVING", seconds=10)
+        await guarded.start()
+        await until_health(server.address, "SERVING", seconds=10)
+        await peer.propose(fence=peer.fencing_token)
+        server.send(signal.SIGTERM)
+        assert await server.exit_code(seconds=10) == 0
+    assert server.log.count("its file system does not answer") == 2
+    without_secrets(server)
 
 
 async def test_bad_files_end_it_at_once_with_one_line(guarded: GuardedEtcd, serve: Serve, tmp_path: Path) -> None:
@@ -274,12 +322,15 @@ async def test_bad_files_end_it_at_once_with_one_line(guarded: GuardedEtcd, serv
     )
     assert made.code == 0, made.err
     missing = tmp_path / "missing"
+    expired, early = (guarded.authority.issue(f"{days[0]}", days=days) for days in ((-2, -1), (1, 2)))
     for flag, value, what in (
         ("--etcd-ca", missing, "cannot be read"),
-        ("--etcd-ca", empty, "holds no certificates"),
-        ("--etcd-cert", empty, "holds no certificate"),
-        ("--etcd-key", empty, "holds no private key"),
-        ("--etcd-key", guarded.server.key_file, "is not the private key"),
+        ("--etcd-ca", empty, "no certificate"),
+        ("--etcd-cert", empty, "no certificate"),
+        ("--etcd-cert", expired.cert_file, "has expired"),
+        ("--etcd-cert", early.cert_file, "is not valid before"),
+        ("--etcd-key", empty, "no private key"),
+        ("--etcd-key", guarded.server.key_file, "is not the key of"),
         ("--etcd-key", encrypted, "is encrypted"),
         ("--etcd-password-file", missing, "cannot be read"),
         ("--etcd-password-file", empty, "is empty"),
@@ -289,7 +340,7 @@ async def test_bad_files_end_it_at_once_with_one_line(guarded: GuardedEtcd, serv
             assert await server.exit_code() == 2, (flag, what)
             line = server.log
             assert line.count("\n") == 1, line
-            assert flag in line
+            assert f"{flag} {value}: " in line
             assert what in line
 
 

@@ -32,6 +32,7 @@ from e2e.support_e2e import (
     watch_health,
 )
 from grpc_health.v1.health_pb2 import HealthCheckResponse
+from held_files import held
 from support import Peer
 
 from operation_service.embedded_binary import EtcdBinary
@@ -179,6 +180,23 @@ async def test_a_certificate_is_replaced_while_it_serves_with_workers(
     await until_true(lambda: server.log.count("stays in use") == 2)
     assert (await call(server.address, "-cacert", new_authority.ca_file, *as_grpcurl)).code == 0
     assert await server.stop() == 0
+
+
+@pytest.mark.parametrize("more", [(), ("--workers", "2")], ids=str)
+async def test_files_that_do_not_answer_hold_up_neither_new_callers_nor_the_end(
+    more: tuple[str, ...], serve: Serve, flags: tuple[str | Path, ...], authority: Authority, server_pair: KeyPair
+) -> None:
+    own = authority.issue("agent", common_name="agent")
+    policy = authority.ca_file.with_name("policy.toml")
+    policy.write_text('[[bindings]]\nsubjects = ["certificate:agent"]\nroles = ["operate"]\nprojects = ["*"]\n')
+    server = await serve(*flags, "--policy", policy, *more)
+    who = ("-cacert", authority.ca_file, "-cert", own.cert_file, "-key", own.key_file)
+    async with held(server_pair.key_file, policy):
+        await until_true(lambda: server.log.count("its file system does not answer") == (4 if more else 2))
+        for _ in range(4):
+            assert (await call(server.address, *who)).code == 0
+        server.send(signal.SIGTERM)
+        assert await server.exit_code(seconds=10) == 0
 
 
 # --- what is refused at the start

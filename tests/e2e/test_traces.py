@@ -185,6 +185,23 @@ async def test_what_is_not_sampled_is_not_sent(serve: Serve, etcd: str, collecto
     assert {each.trace_id.hex() for each in collector.spans} == {trace_id}
 
 
+async def test_of_callers_that_are_not_traced_the_share_that_was_asked_for_is_traced_as_a_whole(
+    serve: Serve, etcd: str, collector: Receiver
+) -> None:
+    more = {"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.5"}
+    server = await serve("--etcd-endpoints", etcd, **variables(collector, **more))
+    async with connected(server.address) as peer:
+        for _ in range(12):
+            await asyncio.gather(*(peer.named("x").propose(f"web-{place}", project="demo") for place in range(50)))
+    assert await server.stop() == 0
+    calls = collector.named(f"{SERVICE}/ProposeOperation")
+    # 300, and these bounds are off by chance once in a billion times.
+    assert 225 < len(calls) < 375
+    # The very trace that was chosen has begun: its id says so, whoever looks at it.
+    assert all(int.from_bytes(each.trace_id[8:]) < 1 << 63 for each in calls)
+    assert all([below.name for below in collector.below(each)].count("commit") == 1 for each in calls)
+
+
 async def test_the_last_spans_are_sent_at_the_stop(serve: Serve, etcd: str, collector: Receiver) -> None:
     server = await serve("--etcd-endpoints", etcd, **variables(collector, OTEL_BSP_SCHEDULE_DELAY="600000"))
     async with connected(server.address) as peer:

@@ -278,21 +278,39 @@ async def test_what_cannot_be_used_leaves_the_one_before_in_use_and_is_told_once
     assert await can_connect(service.address, authority.ca)
 
 
-def test_trouble_that_lasts_is_told_once_and_trouble_that_passes_is_not(
+async def test_trouble_that_lasts_is_told_once_and_trouble_that_passes_is_not(
     authority: Authority, server: KeyPair, caplog: pytest.LogCaptureFixture
 ) -> None:
     certificates = ServerCertificates(ServerTls(cert=server.cert_file, key=server.key_file))
     new = authority.server("new")
     server.cert_file.write_bytes(new.cert)
-    certificates.look()
+    await certificates.look()
     server.key_file.write_bytes(new.key)
-    certificates.look()
+    await certificates.look()
     assert "stays in use" not in caplog.text
     for content, count in ((b"broken", 1), (server.cert, 2), (b"broken", 3)):
         server.cert_file.write_bytes(content)
         for _ in range(5):
-            certificates.look()
+            await certificates.look()
         assert caplog.text.count("stays in use") == count
+
+
+async def test_the_log_says_which_files_are_new(
+    authority: Authority, server: KeyPair, client_ca: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    certificates = ServerCertificates(ServerTls(cert=server.cert_file, key=server.key_file, client_ca=client_ca))
+    caplog.set_level(logging.INFO)
+    put(client_ca, authority.ca * 2)
+    await certificates.look()
+    in_use = f"--tls-client-ca {client_ca}: what is in it now is in use"
+    assert caplog.messages == [in_use]
+    new = authority.server("new")
+    put(server.cert_file, new.cert)
+    put(server.key_file, new.key)
+    await certificates.look()
+    _, pair_in_use, new_certificate = caplog.messages
+    assert pair_in_use == f"--tls-cert {server.cert_file}, --tls-key {server.key_file}: what is in them now is in use"
+    assert new_certificate.startswith(f"new certificate of {server.cert_file}, for connections to come: valid until ")
 
 
 async def test_a_certificate_that_is_not_valid_yet_is_taken_when_it_is(
@@ -311,12 +329,12 @@ async def test_a_certificate_that_is_not_valid_yet_is_taken_when_it_is(
     [((-1, 13.5), True), ((-1, 14.5), False), ((-0.5, 0.4), False), ((-0.9, 0.1), True)],
     ids=["two weeks", "more", "half of a short life", "the end of a short life"],
 )
-def test_the_end_of_a_certificate_is_told_in_time(
+async def test_the_end_of_a_certificate_is_told_in_time(
     days: tuple[float, float], is_told: bool, authority: Authority, caplog: pytest.LogCaptureFixture
 ) -> None:
     pair = authority.server("short", days=(days[0] - (60 if days[1] > 1 else 0), days[1]))
     certificates = ServerCertificates(ServerTls(cert=pair.cert_file, key=pair.key_file))
-    certificates.look()
+    await certificates.look()
     assert caplog.text.count("ends soon") == int(is_told)
 
 
