@@ -16,7 +16,7 @@ from support import connected, refused
 from operation_service.roles import Role
 from operation_service.server import running
 from operation_service.settings import Settings, SettingsError
-from operation_service.settings_access import Access
+from operation_service.settings_access import CallerAccess
 from operation_service.settings_tls import ServerTls
 
 LAN = "networks/lan"
@@ -46,7 +46,7 @@ async def address(etcd: str, settings: Settings, tls: ServerTls, issuer: Issuer,
     write_policy(
         policy, binding(f"certificate:{AGENT}", *ALL_ROLES), binding("token:alice", *ALL_ROLES, projects=("other",))
     )
-    access = Access(policy=policy, jwks=issuer.file, issuer=ISSUER, audience=AUDIENCE)
+    access = CallerAccess(policy=policy, jwks=issuer.file, issuer=ISSUER, audience=AUDIENCE)
     async with running(replace(settings, tls=tls, access=access), [etcd]) as service:
         yield service.settings.listen
 
@@ -156,7 +156,7 @@ async def test_where_nothing_is_set_up_everybody_may_call_and_the_holder_is_an_a
 async def test_a_file_that_is_not_good_is_told_before_anything_else_is_begun(
     settings: Settings, tls: ServerTls, tmp_path: Path
 ) -> None:
-    access = Access(policy=tmp_path / "none.toml")
+    access = CallerAccess(policy=tmp_path / "none.toml")
     with pytest.raises(SettingsError, match=r"--policy .*none\.toml: it cannot be read"):
         async with running(replace(settings, tls=tls, access=access), ["http://127.0.0.1:1"]):
             pass

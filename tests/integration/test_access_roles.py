@@ -18,7 +18,7 @@ from watches import read, told
 from operation_service.roles import INCLUDED, NEEDED, Role
 from operation_service.server import running
 from operation_service.settings import Settings
-from operation_service.settings_access import Access
+from operation_service.settings_access import CallerAccess
 
 HIDDEN = ("aaa", "demo-2", "demo.x", "zzz")
 LAN = "networks/lan"
@@ -48,7 +48,7 @@ def policy(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def address(etcd: str, settings: Settings, issuer: Issuer, policy: Path) -> AsyncIterator[str]:
-    access = Access(policy=policy, jwks=issuer.file, issuer=ISSUER, audience=AUDIENCE)
+    access = CallerAccess(policy=policy, jwks=issuer.file, issuer=ISSUER, audience=AUDIENCE)
     async with running(replace(settings, access=access), [etcd]) as service:
         yield service.settings.listen
 

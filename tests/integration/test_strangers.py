@@ -25,7 +25,7 @@ from operation_service.errors import RoleRequiredError
 from operation_service.lines import Lines
 from operation_service.server import running
 from operation_service.settings import Settings
-from operation_service.settings_access import Access
+from operation_service.settings_access import CallerAccess
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ async def address(etcd: str, settings: Settings, issuer: Issuer, tmp_path: Path)
     """A service that asks who calls."""
     policy = tmp_path / "policy.toml"
     write_policy(policy, binding("token:operator", "operate"))
-    access = Access(policy=policy, jwks=issuer.file, issuer=ISSUER, audience=AUDIENCE)
+    access = CallerAccess(policy=policy, jwks=issuer.file, issuer=ISSUER, audience=AUDIENCE)
     async with running(replace(settings, access=access), [etcd]) as service:
         yield service.address
 
@@ -61,7 +61,7 @@ class NeverRead:
 
 @pytest.mark.parametrize("rpc", ["WatchOperations", "ProposeOperation"])
 async def test_a_refusal_that_is_not_read_keeps_no_place(rpc: str, settings: Settings, issuer: Issuer) -> None:
-    asks = replace(settings, access=Access(jwks=issuer.file, issuer=ISSUER, audience=AUDIENCE))
+    asks = replace(settings, access=CallerAccess(jwks=issuer.file, issuer=ISSUER, audience=AUDIENCE))
     service = pb.DESCRIPTOR.services_by_name["OperationService"]
     servicer = SimpleNamespace(**dict.fromkeys((method.name for method in service.methods), lambda *_: None))
     admission = Admission(1, 1)
