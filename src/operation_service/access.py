@@ -64,7 +64,11 @@ class Access:
         """Background work: each file for itself, so that one that does not answer holds up nothing else."""
         if self.is_open:
             return ()
-        return (self._end_watches, *(file.run for file in (self._policy, self._tokens) if file is not None))
+        return (
+            self._end_watches,
+            self.denied.run,
+            *(file.run for file in (self._policy, self._tokens) if file is not None),
+        )
 
     async def _end_watches(self) -> None:
         """End the watches that may not go on, until cancelled."""

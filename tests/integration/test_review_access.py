@@ -17,7 +17,6 @@ from issuer import AUDIENCE, ISSUER, Issuer
 from support import Peer, refused
 from waiting import soon
 
-from operation_service import denied
 from operation_service.http2 import literal
 from operation_service.kept_file import KeptFile
 from operation_service.policy_file import policy_of
@@ -90,20 +89,6 @@ async def test_who_has_lost_all_projects_but_one_is_not_told_to_have_none(
     refusal = await refused(watch.read())
     assert refusal.reason == "ROLE_REQUIRED"
     assert "any project" not in refusal.message
-
-
-async def test_how_many_more_were_refused_is_told_also_if_nobody_calls_after_them(
-    root: Caller, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(denied, "_EVERY_SECONDS", 1.0)
-    stranger = Caller(root.channel)
-    for _ in range(30):
-        await refused(stranger.get("n/1", "demo"))
-
-    async def is_told() -> bool:
-        return any("more calls were refused" in line for line in caplog.messages)
-
-    assert await soon(is_told, 5)
 
 
 async def test_what_is_bad_is_understood_once_and_not_every_second(tmp_path: Path) -> None:
