@@ -5,6 +5,7 @@ Without a policy, token keys and a CA for callers everybody may do all, and noth
 
 import asyncio
 import contextlib
+import logging
 import math
 import time
 from collections.abc import Collection, Iterator, Sequence
@@ -27,10 +28,12 @@ from operation_service.errors import (
 )
 from operation_service.identities import NOBODY, BadNameError, Identity, certificate_subject
 from operation_service.roles import NEEDED, OF_ALL_PROJECTS, Role
-from operation_service.settings import Settings
+from operation_service.settings import Settings, is_loopback
 from operation_service.validation import is_project
 
 Context = grpc.aio.ServicerContext[Any, Any]
+
+_log = logging.getLogger(__name__)
 
 _EVERY_SECONDS = 1.0
 _AUTHORIZATION = "authorization"
@@ -53,6 +56,12 @@ class Access:
     def __init__(self, settings: Settings) -> None:
         self._has_certificates = settings.tls is not None and settings.tls.client_ca is not None
         files = AccessFiles(settings.access)
+        if files.tokens is not None and settings.tls is None and not is_loopback(settings.listen):
+            _log.warning(
+                "the tokens of callers come to %s without TLS, and whoever reads one on its way can use it: "
+                "give --tls-cert and --tls-key",
+                settings.listen,
+            )
         self._policy, self._tokens = files.policy, files.tokens
         self.is_open = self._policy is None and self._tokens is None and not self._has_certificates
         self.denied = Denied()

@@ -13,6 +13,7 @@ from certificates import Authority
 from issuer import AUDIENCE, ISSUER, Issuer
 from support import connected, refused
 
+from operation_service.access import Access
 from operation_service.roles import Role
 from operation_service.server import running
 from operation_service.settings import Settings, SettingsError
@@ -160,3 +161,32 @@ async def test_a_file_that_is_not_good_is_told_before_anything_else_is_begun(
     with pytest.raises(SettingsError, match=r"--policy .*none\.toml: it cannot be read"):
         async with running(replace(settings, tls=tls, access=access), ["http://127.0.0.1:1"]):
             pass
+
+
+@pytest.mark.parametrize(
+    ("listen", "has_tls", "takes_tokens", "is_warned_of"),
+    [
+        ("0.0.0.0:50051", False, True, True),
+        ("[::]:50051", False, True, True),
+        ("0.0.0.0:50051", True, True, False),
+        ("0.0.0.0:50051", False, False, False),
+        ("127.0.0.1:50051", False, True, False),
+        ("[::1]:50051", False, True, False),
+        ("localhost:50051", False, True, False),
+    ],
+)
+def test_tokens_that_can_be_read_on_their_way_are_warned_of(
+    listen: str,
+    tls: ServerTls,
+    issuer: Issuer,
+    caplog: pytest.LogCaptureFixture,
+    *,
+    has_tls: bool,
+    takes_tokens: bool,
+    is_warned_of: bool,
+) -> None:
+    asked = CallerAccess(jwks=issuer.file, issuer=ISSUER, audience=AUDIENCE) if takes_tokens else CallerAccess()
+    Access(Settings(listen=listen, is_insecure=not has_tls, tls=tls if has_tls else None, access=asked))
+    assert [message.partition(",")[0] for message in caplog.messages] == (
+        [f"the tokens of callers come to {listen} without TLS"] * is_warned_of
+    )
