@@ -14,7 +14,6 @@ from typing import Any
 import grpc
 
 from operation_service.access_files import AccessFiles
-from operation_service.access_policy import EVERYTHING, Grants
 from operation_service.background import Work
 from operation_service.bounds import Bound, Bounds
 from operation_service.denied import Denied
@@ -26,6 +25,7 @@ from operation_service.errors import (
     RoleRequiredError,
     UnauthenticatedError,
 )
+from operation_service.grants import EVERYTHING, Grants
 from operation_service.identities import NOBODY, BadNameError, Identity, certificate_subject
 from operation_service.roles import NEEDED, OF_ALL_PROJECTS, Role
 from operation_service.settings import Settings, is_loopback

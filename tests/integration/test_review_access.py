@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import time
-import tracemalloc
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,6 @@ from waiting import soon
 
 from operation_service.http2 import literal
 from operation_service.kept_file import KeptFile
-from operation_service.policy_file import policy_of
 from operation_service.server import running
 from operation_service.settings import Settings
 from operation_service.settings_access import CallerAccess
@@ -108,24 +106,6 @@ async def test_what_is_bad_is_understood_once_and_not_every_second(tmp_path: Pat
     for _ in range(6):
         await kept.look()
     assert count == 2
-
-
-def test_a_policy_takes_memory_by_its_size_and_not_by_subjects_times_projects() -> None:
-    """115 KiB of this kind, 5,000 agents, take 1.1 GiB and 6.6 s."""
-    subjects = ", ".join(f'"certificate:a{number}"' for number in range(300))
-    projects = ", ".join(f'"p{number}"' for number in range(900))
-    text = (
-        f'[[bindings]]\nsubjects = ["certificate:*"]\nroles = ["read"]\nprojects = [{projects}]\n'
-        f'[[bindings]]\nsubjects = [{subjects}]\nroles = ["operate"]\nprojects = ["demo"]\n'
-    )
-    tracemalloc.start()
-    try:
-        policy = policy_of(text.encode(), Path("policy.toml"))
-        taken, _ = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert policy.grants("certificate:a1").on("p1")
-    assert taken < 10 * 1024 * 1024
 
 
 async def test_a_newer_layout_is_not_read_either(
