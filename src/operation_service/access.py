@@ -190,7 +190,7 @@ class Standing:
             wanted = (self._project,) if self._project else self.projects or ()
             lost = next((each for each in wanted if Role.READ not in grants.on(each)), None)
         elif grants.readable is not None:
-            lost = ""
+            return RoleRequiredError(Role.READ, "", self._identity.subject, has_some_left=bool(grants.readable))
         return None if lost is None else RoleRequiredError(Role.READ, lost, self._identity.subject)
 
 

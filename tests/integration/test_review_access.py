@@ -79,16 +79,6 @@ async def test_a_watch_that_may_not_go_on_keeps_no_place_if_it_is_not_read(
         unread.cancel()
 
 
-async def test_who_has_lost_all_projects_but_one_is_not_told_to_have_none(
-    root: Caller, issuer: Issuer, policy: Path
-) -> None:
-    watch = await Caller(root.channel, bearer(issuer.token("reader"))).watching()
-    write_policy(policy, ROOT, binding("token:reader", "read"))
-    refusal = await refused(watch.read())
-    assert refusal.reason == "ROLE_REQUIRED"
-    assert "any project" not in refusal.message
-
-
 async def test_what_is_bad_is_understood_once_and_not_every_second(tmp_path: Path) -> None:
     """A policy of 1 MiB takes 0.4 s of the interpreter, in which calls wait."""
     file, count = tmp_path / "file", 0
