@@ -25,7 +25,7 @@ from operation_service.errors import (
     RoleRequiredError,
     UnauthenticatedError,
 )
-from operation_service.grants import EVERYTHING, Grants
+from operation_service.grants import EVERYTHING, Grants, Projects
 from operation_service.identities import NOBODY, BadNameError, Identity, certificate_subject
 from operation_service.roles import NEEDED, OF_ALL_PROJECTS, Role
 from operation_service.settings import Settings, is_loopback
@@ -36,6 +36,8 @@ Context = grpc.aio.ServicerContext[Any, Any]
 _log = logging.getLogger(__name__)
 
 _EVERY_SECONDS = 1.0
+_WATCHES_AT_ONCE = 100
+"""A few microseconds each, while calls wait."""
 _AUTHORIZATION = "authorization"
 _SCHEME = "bearer "
 
@@ -66,6 +68,7 @@ class Access:
         self.is_open = self._policy is None and self._tokens is None and not self._has_certificates
         self.denied = Denied()
         self._standing: set[Standing] = set()
+        self._lost: dict[tuple[Projects, Grants], str | None] = {}
         self._bounds = Bounds()
 
     @property
@@ -80,11 +83,37 @@ class Access:
         )
 
     async def _end_watches(self) -> None:
-        """End the watches that may not go on, until cancelled."""
+        """End the watches that may not go on, until cancelled; a few at once, since calls wait meanwhile.
+
+        What changes meanwhile is not missed: a watch that begins does so by the policy of that moment, and one that was
+        looked at before yet another policy came is looked at again a second later. Until then none of them tells
+        anything that it may not: each looks for itself before it tells something (`Standing.check`).
+        """
         while True:
             await asyncio.sleep(_EVERY_SECONDS)
-            for standing in tuple(self._standing):
-                standing.look()
+            # Those who compare anything from now on do so with the policy in force.
+            self._lost.clear()
+            for place, standing in enumerate(tuple(self._standing)):
+                compared = len(self._lost)
+                if standing in self._standing:
+                    standing.look()
+                if len(self._lost) > compared or place % _WATCHES_AT_ONCE == 0:
+                    await asyncio.sleep(0)
+
+    def lost(self, began: Projects, grants: Grants) -> str | None:
+        """Return a project that somebody may not read any more; None: there is none.
+
+        Up to a thousand with a thousand: compared once, however many watches have begun with the same.
+
+        Args:
+            began: What could be read.
+            grants: What somebody may do now.
+        """
+        pair = began, grants
+        if pair not in self._lost:
+            readable = grants.readable
+            self._lost[pair] = None if readable is None else began.first_beyond(readable)
+        return self._lost[pair]
 
     def identity(self, context: Context) -> Identity:
         """Return who calls.
@@ -186,11 +215,12 @@ class Standing:
             return None
         self._grants = grants
         lost: str | None = None
-        if self._project or self.projects is not None:
-            wanted = (self._project,) if self._project else self.projects or ()
-            lost = next((each for each in wanted if Role.READ not in grants.on(each)), None)
-        elif grants.readable is not None:
-            return RoleRequiredError(Role.READ, "", self._identity.subject, has_some_left=bool(grants.readable))
+        if self._project:
+            lost = None if Role.READ in grants.on(self._project) else self._project
+        elif self.projects is not None:
+            lost = self._access.lost(self.projects, grants)
+        elif (readable := grants.readable) is not None:
+            return RoleRequiredError(Role.READ, "", self._identity.subject, has_some_left=bool(readable))
         return None if lost is None else RoleRequiredError(Role.READ, lost, self._identity.subject)
 
 
