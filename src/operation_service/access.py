@@ -5,6 +5,7 @@ Without a policy, token keys and a CA for callers everybody may do all, and noth
 
 import asyncio
 import contextlib
+import logging
 import math
 import time
 from collections.abc import Collection, Iterator, Sequence
@@ -13,7 +14,6 @@ from typing import Any
 import grpc
 
 from operation_service.access_files import AccessFiles
-from operation_service.access_policy import EVERYTHING, Grants
 from operation_service.background import Work
 from operation_service.bounds import Bound, Bounds
 from operation_service.denied import Denied
@@ -25,14 +25,19 @@ from operation_service.errors import (
     RoleRequiredError,
     UnauthenticatedError,
 )
+from operation_service.grants import EVERYTHING, Grants, Projects
 from operation_service.identities import NOBODY, BadNameError, Identity, certificate_subject
 from operation_service.roles import NEEDED, OF_ALL_PROJECTS, Role
-from operation_service.settings import Settings
+from operation_service.settings import Settings, is_loopback
 from operation_service.validation import is_project
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
+_log = logging.getLogger(__name__)
+
 _EVERY_SECONDS = 1.0
+_WATCHES_AT_ONCE = 100
+"""A few microseconds each, while calls wait."""
 _AUTHORIZATION = "authorization"
 _SCHEME = "bearer "
 
@@ -53,10 +58,17 @@ class Access:
     def __init__(self, settings: Settings) -> None:
         self._has_certificates = settings.tls is not None and settings.tls.client_ca is not None
         files = AccessFiles(settings.access)
+        if files.tokens is not None and settings.tls is None and not is_loopback(settings.listen):
+            _log.warning(
+                "the tokens of callers come to %s without TLS, and whoever reads one on its way can use it: "
+                "give --tls-cert and --tls-key",
+                settings.listen,
+            )
         self._policy, self._tokens = files.policy, files.tokens
         self.is_open = self._policy is None and self._tokens is None and not self._has_certificates
         self.denied = Denied()
         self._standing: set[Standing] = set()
+        self._lost: dict[tuple[Projects, Grants], str | None] = {}
         self._bounds = Bounds()
 
     @property
@@ -64,14 +76,44 @@ class Access:
         """Background work: each file for itself, so that one that does not answer holds up nothing else."""
         if self.is_open:
             return ()
-        return (self._end_watches, *(file.run for file in (self._policy, self._tokens) if file is not None))
+        return (
+            self._end_watches,
+            self.denied.run,
+            *(file.run for file in (self._policy, self._tokens) if file is not None),
+        )
 
     async def _end_watches(self) -> None:
-        """End the watches that may not go on, until cancelled."""
+        """End the watches that may not go on, until cancelled; a few at once, since calls wait meanwhile.
+
+        What changes meanwhile is not missed: a watch that begins does so by the policy of that moment, and one that was
+        looked at before yet another policy came is looked at again a second later. Until then none of them tells
+        anything that it may not: each looks for itself before it tells something (`Standing.check`).
+        """
         while True:
             await asyncio.sleep(_EVERY_SECONDS)
-            for standing in tuple(self._standing):
-                standing.look()
+            # Those who compare anything from now on do so with the policy in force.
+            self._lost.clear()
+            for place, standing in enumerate(tuple(self._standing)):
+                compared = len(self._lost)
+                if standing in self._standing:
+                    standing.look()
+                if len(self._lost) > compared or place % _WATCHES_AT_ONCE == 0:
+                    await asyncio.sleep(0)
+
+    def lost(self, began: Projects, grants: Grants) -> str | None:
+        """Return a project that somebody may not read any more; None: there is none.
+
+        Up to a thousand with a thousand: compared once, however many watches have begun with the same.
+
+        Args:
+            began: What could be read.
+            grants: What somebody may do now.
+        """
+        pair = began, grants
+        if pair not in self._lost:
+            readable = grants.readable
+            self._lost[pair] = None if readable is None else began.first_beyond(readable)
+        return self._lost[pair]
 
     def identity(self, context: Context) -> Identity:
         """Return who calls.
@@ -173,11 +215,12 @@ class Standing:
             return None
         self._grants = grants
         lost: str | None = None
-        if self._project or self.projects is not None:
-            wanted = (self._project,) if self._project else self.projects or ()
-            lost = next((each for each in wanted if Role.READ not in grants.on(each)), None)
-        elif grants.readable is not None:
-            lost = ""
+        if self._project:
+            lost = None if Role.READ in grants.on(self._project) else self._project
+        elif self.projects is not None:
+            lost = self._access.lost(self.projects, grants)
+        elif (readable := grants.readable) is not None:
+            return RoleRequiredError(Role.READ, "", self._identity.subject, has_some_left=bool(readable))
         return None if lost is None else RoleRequiredError(Role.READ, lost, self._identity.subject)
 
 

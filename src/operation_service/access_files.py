@@ -5,7 +5,7 @@ from operation_service.bearer_tokens import BearerTokens
 from operation_service.jwks import keys_of
 from operation_service.kept_files import KeptFiles
 from operation_service.policy_file import policy_of
-from operation_service.settings_access import Access
+from operation_service.settings_access import CallerAccess
 
 _POLICY = "--policy"
 _JWKS = "--jwt-jwks"
@@ -25,7 +25,7 @@ class AccessFiles:
         SettingsError: A file is not good.
     """
 
-    def __init__(self, asked: Access) -> None:
+    def __init__(self, asked: CallerAccess) -> None:
         self.policy: KeptFiles[Policy] | None = None
         self.tokens: KeptFiles[BearerTokens] | None = None
         policy, jwks = asked.policy, asked.jwks

@@ -3,18 +3,17 @@
 Nothing is granted but by a binding, and nothing that one grants is taken away by another: the order does not matter.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+import functools
+from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 
+from operation_service.grants import NO_ROLES, NOTHING, Grants, Part, Roles
 from operation_service.identities import KINDS
 from operation_service.roles import INCLUDED, Role
 
 ANY = "*"
 """Stands for all projects, or behind a kind (`certificate:*`) for all subjects of it."""
-
-Roles = frozenset[Role]
-_NONE: Roles = frozenset()
 
 
 class Binding(Struct, frozen=True):
@@ -25,52 +24,31 @@ class Binding(Struct, frozen=True):
     projects: tuple[str, ...]
 
 
-class Grants(Struct, frozen=True):
-    """All that one subject may do.
-
-    Attributes:
-        everywhere: On every project.
-        projects: On some projects, what it may everywhere included, in the order of their keys.
-    """
-
-    everywhere: Roles = _NONE
-    projects: Mapping[str, Roles] = {}
-
-    def on(self, project: str) -> Roles:
-        """Return the roles on a project."""
-        return self.projects.get(project, self.everywhere)
-
-    @property
-    def is_nothing(self) -> bool:
-        """Whether it may do nothing at all."""
-        return not self.everywhere and not self.projects
-
-    @property
-    def readable(self) -> Collection[str] | None:
-        """The projects that it may read, in the order of their keys. None: all. Every role allows to read."""
-        return None if self.everywhere else self.projects.keys()
+@functools.cache
+def _both(some: Roles, others: Roles) -> Roles:
+    """Return the roles in one of the two, the same object for the same roles: there are eight."""
+    return some | others
 
 
-NOTHING = Grants()
-EVERYTHING = Grants(frozenset(Role))
-
-
-def _key_order(project: str) -> str:
-    """Return what projects are sorted by in etcd: `a-b/` comes before `a/`, for what `-` and `/` are in ASCII."""
-    return project + "/"
-
-
-def _grants(bindings: Iterable[Binding]) -> Grants:
-    everywhere: Roles = _NONE
-    projects: dict[str, Roles] = {}
-    for binding in bindings:
-        roles = _NONE.union(*(INCLUDED[role] for role in binding.roles))
-        for project in binding.projects:
+def _part(granted: Iterable[tuple[Roles, Iterable[str]]]) -> Part:
+    everywhere, on_some = NO_ROLES, dict[str, Roles]()
+    for roles, projects in granted:
+        for project in projects:
             if project == ANY:
-                everywhere |= roles
+                everywhere = _both(everywhere, roles)
             else:
-                projects[project] = projects.get(project, _NONE) | roles
-    return Grants(everywhere, {each: projects[each] | everywhere for each in sorted(projects, key=_key_order)})
+                on_some[project] = _both(on_some.get(project, NO_ROLES), roles)
+    return Part(everywhere, on_some)
+
+
+def _roles(binding: Binding) -> Roles:
+    return functools.reduce(_both, (INCLUDED[role] for role in binding.roles), NO_ROLES)
+
+
+def _joined(parts: Sequence[Part]) -> Part:
+    return _part(
+        [(roles, [project]) for part in parts for project, roles in [(ANY, part.everywhere), *part.projects.items()]]
+    )
 
 
 class Policy:
@@ -81,21 +59,29 @@ class Policy:
     """
 
     def __init__(self, bindings: Iterable[Binding]) -> None:
-        by_subject: dict[str, list[Binding]] = {}
+        by_subjects: dict[frozenset[str], list[Binding]] = {}
         for binding in bindings:
-            for subject in dict.fromkeys(binding.subjects):
-                by_subject.setdefault(subject, []).append(binding)
-        of_all = {kind: by_subject.get(kind + ANY, []) for kind in KINDS}
-        self._of_kind = {kind: _grants(granted) for kind, granted in of_all.items()}
+            by_subjects.setdefault(frozenset(binding.subjects), []).append(binding)
+        by_subject: dict[str, list[Part]] = {}
+        for subjects, alike in by_subjects.items():
+            part = _part((_roles(binding), binding.projects) for binding in alike)
+            for subject in subjects:
+                by_subject.setdefault(subject, []).append(part)
+        # One part each: all subjects of a kind have it.
+        of_all = {kind: [_joined(by_subject.pop(kind + ANY))] for kind in KINDS if kind + ANY in by_subject}
+        parts = {part for some in (*by_subject.values(), *of_all.values()) for part in some}
+        self._naming = _by_project(parts)
+        self._distinct: dict[frozenset[Part], Grants] = {}
+        self._of_kind = {kind: self._shared(of_all.get(kind, [])) for kind in KINDS}
         self._grants = {
-            subject: _grants([*granted, *of_all[kind]])
-            for subject, granted in by_subject.items()
+            subject: self._shared([*own, *of_all.get(kind, [])])
+            for subject, own in by_subject.items()
             for kind in KINDS
-            if subject.startswith(kind) and subject != kind + ANY
+            if subject.startswith(kind)
         }
 
     def grants(self, subject: str) -> Grants:
-        """Return what a subject may do."""
+        """Return what a subject may do: the same for all who are named by the same bindings."""
         granted = self._grants.get(subject)
         if granted is not None:
             return granted
@@ -104,4 +90,24 @@ class Policy:
     @property
     def most_projects(self) -> int:
         """On how many projects, `*` apart, somebody has roles at the most."""
-        return max((len(each.projects) for each in (*self._grants.values(), *self._of_kind.values())), default=0)
+        most = 0
+        for granted in self._distinct.values():
+            if granted.most_projects > most:
+                most = max(most, len(granted.projects))
+        return most
+
+    def _shared(self, parts: Iterable[Part]) -> Grants:
+        wanted = frozenset(parts)
+        if wanted not in self._distinct:
+            self._distinct[wanted] = Grants(wanted, self._naming)
+        return self._distinct[wanted]
+
+
+def _by_project(parts: Iterable[Part]) -> dict[str, frozenset[Part]]:
+    naming: dict[str, list[Part]] = {}
+    for part in parts:
+        for project in part.projects:
+            naming.setdefault(project, []).append(part)
+    # Projects that stand together everywhere share theirs.
+    known: dict[frozenset[Part], frozenset[Part]] = {}
+    return {project: known.setdefault(some := frozenset(each), some) for project, each in naming.items()}

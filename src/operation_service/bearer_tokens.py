@@ -19,6 +19,8 @@ LEEWAY_SECONDS = 10.0
 _KEPT = 10_000
 """Tokens that were found good: about 300 bytes each."""
 _NEEDED = ("exp", "iss", "aud", "sub")
+_UNREADABLE = "it is no JSON Web Token that can be read"
+_BAD_HEADER = "its header wants something understood that is not (crit), or kid is no text"
 _WRONG: dict[type[Exception], str] = {
     jwt.ImmatureSignatureError: "it is not valid yet (nbf, iat)",
     jwt.InvalidIssuerError: "iss is not who has to issue it (--jwt-issuer)",
@@ -93,17 +95,21 @@ class BearerTokens:
         except BadNameError as error:
             raise BearerTokenInvalidError(str(error)) from None
         except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError) as error:
-            raise BearerTokenInvalidError(_WRONG.get(type(error), "it is no JSON Web Token that can be read")) from None
+            raise BearerTokenInvalidError(_WRONG.get(type(error), _UNREADABLE)) from None
         return Identity(TOKEN + name, expires_at, key.digest)
 
     def _key(self, token: str) -> tuple[Key, str]:
         """Return the key that a token names, and the algorithm of that key by which it says it was signed."""
         try:
             header: dict[str, Any] = jwt.get_unverified_header(token)
-        except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
-            raise BearerTokenInvalidError("it is no JSON Web Token that can be read") from None
+        except (jwt.PyJWTError, ValueError, TypeError, RecursionError) as error:
+            # Not one of its kinds, but the error itself: the header could be read, and PyJWT does not take it.
+            raise BearerTokenInvalidError(
+                _BAD_HEADER if type(error) is jwt.InvalidTokenError else _UNREADABLE
+            ) from None
         if "crit" in header:
-            raise BearerTokenInvalidError("it wants something understood that is not (crit)")
+            # PyJWT looks at it from 2.12 on, and takes b64, which no token of ours needs.
+            raise BearerTokenInvalidError(_BAD_HEADER)
         kid, algorithm = header.get("kid", ""), header.get("alg")
         key = self._keys.get(kid) if isinstance(kid, str) else None
         if key is None and len(self._keys) == 1 and (kid == "" or "" in self._keys):

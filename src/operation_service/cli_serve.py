@@ -13,7 +13,7 @@ from operation_service.cli_etcd_options import etcd_access_of, etcd_access_optio
 from operation_service.cli_options import PROGRAM, option, variable
 from operation_service.logs import log_to_standard_error
 from operation_service.settings import Settings, SettingsError, parse_endpoints
-from operation_service.settings_access import Access
+from operation_service.settings_access import CallerAccess
 from operation_service.settings_tls import ServerTls
 from operation_service.telling import Telling
 
@@ -167,7 +167,7 @@ def _settings(given: dict[str, Any]) -> Settings:
         tls=ServerTls.of(given["tls_cert"], given["tls_key"], given["tls_client_ca"]),
         is_insecure=given["insecure"],
         health_listen=given["health_listen"],
-        access=Access(
+        access=CallerAccess(
             policy=given["policy"],
             jwks=given["jwt_jwks"],
             issuer=given["jwt_issuer"],

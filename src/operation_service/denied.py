@@ -5,6 +5,7 @@ as they like, with whatever they like in a request that nobody has checked yet: 
 these is long, and those that tell of changes are not displaced.
 """
 
+import asyncio
 import logging
 import time
 
@@ -21,6 +22,7 @@ _log = logging.getLogger(__name__)
 _LOGGED_AT_ONCE = 20
 _AUDITED_AT_ONCE = 500
 _EVERY_SECONDS = 10.0
+_LOOK_SECONDS = 1.0
 
 
 class Denied:
@@ -48,9 +50,8 @@ class Denied:
         """
         now = time.monotonic()
         if now >= self._until:
-            if self._untold:
-                _log.warning("%d more calls were refused that were not told of", self._untold)
-            self._until, self._logged, self._audited, self._untold = now + _EVERY_SECONDS, 0, 0, 0
+            self._tell_how_many()
+            self._until, self._logged, self._audited = now + _EVERY_SECONDS, 0, 0
         is_audited = self.audit is not None and isinstance(error, RoleRequiredError)
         if is_audited and self._audited < _AUDITED_AT_ONCE:
             self._audited += 1
@@ -60,6 +61,24 @@ class Denied:
             _log.warning("%s by %s refused: %s", rpc, shown(caller), shown(error.message))
         else:
             self._untold += 1
+
+    async def run(self) -> None:
+        """Tell how many there were as soon as their time is over, also if nobody calls after them, until cancelled.
+
+        And then of those whose time is not over: the service ends.
+        """
+        try:
+            while True:
+                await asyncio.sleep(_LOOK_SECONDS)
+                if time.monotonic() >= self._until:
+                    self._tell_how_many()
+        finally:
+            self._tell_how_many()
+
+    def _tell_how_many(self) -> None:
+        untold, self._untold = self._untold, 0
+        if untold:
+            _log.warning("%d more calls were refused that were not told of", untold)
 
     def _tell_the_audit(self, rpc: str, caller: str, error: OperationError, request: Message | None) -> None:
         name, token = getattr(request, "name", ""), getattr(request, "proposing_peer_token", "")

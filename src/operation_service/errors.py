@@ -131,16 +131,24 @@ class RoleRequiredError(OperationError):
         role: Which role.
         project: On which project. Empty: on any.
         subject: Who calls.
+        has_some_left: Whether it is a watch that was begun with all projects, whose caller has the role on some still.
 
     Attributes:
         project: As above.
     """
 
-    def __init__(self, role: str, project: str, subject: str) -> None:
+    def __init__(self, role: str, project: str, subject: str, *, has_some_left: bool = False) -> None:
         self.project = project
         on = f"the project {project}" if project else "any project"
+        what_now = "whoever keeps this service's policy can grant it"
+        if has_some_left:
+            on = "all projects any more, with which this watch began"
+            what_now = (
+                "watch again with the last revision that was received, plus 1, as start_revision, for those that are "
+                f"left; {what_now}"
+            )
         super().__init__(
-            f"{subject} has not the role {role} on {on}: whoever keeps this service's policy can grant it",
+            f"{subject} has not the role {role} on {on}: {what_now}",
             metadata={"role": role, "subject": subject} | ({"project": project} if project else {}),
         )
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from operation_service.settings_access import Access
+from operation_service.settings_access import CallerAccess
 from operation_service.settings_error import SettingsError
 from operation_service.settings_tls import EtcdAccess, ServerTls
 
@@ -81,7 +81,7 @@ class Settings:
     tls: ServerTls | None = None
     is_insecure: bool = False
     health_listen: str | None = None
-    access: Access = field(default_factory=Access)
+    access: CallerAccess = field(default_factory=CallerAccess)
     etcd_endpoints: tuple[str, ...] = ()
     etcd_access: EtcdAccess = field(default_factory=EtcdAccess)
     etcd_binary: Path | None = None

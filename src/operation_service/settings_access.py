@@ -7,7 +7,7 @@ from operation_service.settings_error import SettingsError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Access:
+class CallerAccess:
     """How callers are told apart, and what they may do.
 
     Attributes:

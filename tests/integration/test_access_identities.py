@@ -13,10 +13,11 @@ from certificates import Authority
 from issuer import AUDIENCE, ISSUER, Issuer
 from support import connected, refused
 
+from operation_service.access import Access
 from operation_service.roles import Role
 from operation_service.server import running
 from operation_service.settings import Settings, SettingsError
-from operation_service.settings_access import Access
+from operation_service.settings_access import CallerAccess
 from operation_service.settings_tls import ServerTls
 
 LAN = "networks/lan"
@@ -46,7 +47,7 @@ async def address(etcd: str, settings: Settings, tls: ServerTls, issuer: Issuer,
     write_policy(
         policy, binding(f"certificate:{AGENT}", *ALL_ROLES), binding("token:alice", *ALL_ROLES, projects=("other",))
     )
-    access = Access(policy=policy, jwks=issuer.file, issuer=ISSUER, audience=AUDIENCE)
+    access = CallerAccess(policy=policy, jwks=issuer.file, issuer=ISSUER, audience=AUDIENCE)
     async with running(replace(settings, tls=tls, access=access), [etcd]) as service:
         yield service.settings.listen
 
@@ -156,7 +157,36 @@ async def test_where_nothing_is_set_up_everybody_may_call_and_the_holder_is_an_a
 async def test_a_file_that_is_not_good_is_told_before_anything_else_is_begun(
     settings: Settings, tls: ServerTls, tmp_path: Path
 ) -> None:
-    access = Access(policy=tmp_path / "none.toml")
+    access = CallerAccess(policy=tmp_path / "none.toml")
     with pytest.raises(SettingsError, match=r"--policy .*none\.toml: it cannot be read"):
         async with running(replace(settings, tls=tls, access=access), ["http://127.0.0.1:1"]):
             pass
+
+
+@pytest.mark.parametrize(
+    ("listen", "has_tls", "takes_tokens", "is_warned_of"),
+    [
+        ("0.0.0.0:50051", False, True, True),
+        ("[::]:50051", False, True, True),
+        ("0.0.0.0:50051", True, True, False),
+        ("0.0.0.0:50051", False, False, False),
+        ("127.0.0.1:50051", False, True, False),
+        ("[::1]:50051", False, True, False),
+        ("localhost:50051", False, True, False),
+    ],
+)
+def test_tokens_that_can_be_read_on_their_way_are_warned_of(
+    listen: str,
+    tls: ServerTls,
+    issuer: Issuer,
+    caplog: pytest.LogCaptureFixture,
+    *,
+    has_tls: bool,
+    takes_tokens: bool,
+    is_warned_of: bool,
+) -> None:
+    asked = CallerAccess(jwks=issuer.file, issuer=ISSUER, audience=AUDIENCE) if takes_tokens else CallerAccess()
+    Access(Settings(listen=listen, is_insecure=not has_tls, tls=tls if has_tls else None, access=asked))
+    assert [message.partition(",")[0] for message in caplog.messages] == (
+        [f"the tokens of callers come to {listen} without TLS"] * is_warned_of
+    )

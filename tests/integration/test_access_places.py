@@ -16,7 +16,7 @@ from waiting import soon
 
 from operation_service.server import running
 from operation_service.settings import Settings
-from operation_service.settings_access import Access
+from operation_service.settings_access import CallerAccess
 
 ROOT = binding("token:root", "write", "operate", projects=("*",))
 
@@ -35,7 +35,7 @@ def policy(tmp_path: Path) -> Path:
 async def root(etcd: str, settings: Settings, issuer: Issuer, policy: Path) -> AsyncIterator[Caller]:
     """A caller of a service that has one place for watches."""
     write_policy(policy, ROOT, binding("token:reader", "read", projects=("*",)))
-    access = Access(policy=policy, jwks=issuer.file, issuer=ISSUER, audience=AUDIENCE)
+    access = CallerAccess(policy=policy, jwks=issuer.file, issuer=ISSUER, audience=AUDIENCE)
     async with (
         running(replace(settings, access=access, max_watches=1), [etcd]) as service,
         grpc.aio.insecure_channel(service.address) as channel,
@@ -78,7 +78,7 @@ async def test_who_has_no_role_at_all_keeps_no_place_by_not_sending_a_request(
 ) -> None:
     """What cannot be granted, whatever is asked for, need not be waited for."""
     write_policy(policy, ROOT)
-    access = Access(policy=policy, jwks=issuer.file, issuer=ISSUER, audience=AUDIENCE)
+    access = CallerAccess(policy=policy, jwks=issuer.file, issuer=ISSUER, audience=AUDIENCE)
     async with (
         running(replace(settings, access=access, max_calls_in_flight=1), [etcd]) as service,
         grpc.aio.insecure_channel(service.address) as channel,

@@ -18,7 +18,7 @@ from watches import read, told
 from operation_service.roles import INCLUDED, NEEDED, Role
 from operation_service.server import running
 from operation_service.settings import Settings
-from operation_service.settings_access import Access
+from operation_service.settings_access import CallerAccess
 
 HIDDEN = ("aaa", "demo-2", "demo.x", "zzz")
 LAN = "networks/lan"
@@ -48,7 +48,7 @@ def policy(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def address(etcd: str, settings: Settings, issuer: Issuer, policy: Path) -> AsyncIterator[str]:
-    access = Access(policy=policy, jwks=issuer.file, issuer=ISSUER, audience=AUDIENCE)
+    access = CallerAccess(policy=policy, jwks=issuer.file, issuer=ISSUER, audience=AUDIENCE)
     async with running(replace(settings, access=access), [etcd]) as service:
         yield service.settings.listen
 
@@ -279,6 +279,31 @@ async def test_a_watch_ends_when_its_caller_loses_the_role_whether_something_hap
     await root.create(LAN, project="demo")
     assert told(await read(kept, 1)) == [f"CREATED {LAN}"]
     kept.cancel()
+
+
+async def test_a_watch_of_all_projects_is_told_what_its_caller_has_lost_and_how_to_go_on(
+    root: Caller, issuer: Issuer, policy: Path
+) -> None:
+    watch = await as_("root", root, issuer).watching()
+    await root.create(LAN, project="demo")
+    (seen,) = await read(watch, 1)
+    write_policy(policy, binding("token:root", *ALL_ROLES))
+    refusal = await refused(watch.read())
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.PERMISSION_DENIED, "ROLE_REQUIRED")
+    assert refusal.metadata == {"role": "read", "subject": "token:root"}
+    assert "token:root has not the role read on all projects any more" in refusal.message
+    assert "watch again with the last revision that was received, plus 1" in refusal.message
+    await root.cancel(LAN, project="demo")
+    again = await as_("root", root, issuer).watching(start_revision=seen.revision + 1)
+    assert told(await read(again, 1)) == [f"CANCELLED {LAN}"]
+    again.cancel()
+    write_policy(policy, binding("token:reader", "read"))
+
+    async def has_none() -> bool:
+        refusal = await outcome(root, "ListOperations", "")
+        return refusal is not None and "has not the role read on any project" in refusal.message
+
+    assert await soon(has_none)
 
 
 async def test_a_watch_goes_on_with_the_projects_that_it_was_begun_with(

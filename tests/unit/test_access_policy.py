@@ -1,5 +1,7 @@
 """Who may do what: the roles of each RPC, and what follows from the bindings of a policy."""
 
+import json
+import tracemalloc
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 
 from n0stack.operation.v1alpha import operation_service_pb2 as pb
 from operation_service.access_policy import Binding, Policy
+from operation_service.grants import Grants
 from operation_service.policy_file import MAX_PROJECTS, policy_of
 from operation_service.roles import INCLUDED, NEEDED, OF_ALL_PROJECTS, Role
 from operation_service.settings_error import SettingsError
@@ -32,7 +35,7 @@ bindings = st.lists(
         roles=st.lists(st.sampled_from(list(Role)), min_size=1, max_size=2).map(tuple),
         projects=some(PROJECTS),
     ),
-    max_size=6,
+    max_size=12,
 )
 callers = st.sampled_from(["certificate:a", "certificate:b", "certificate:c", "token:a", "token:b", "token:c", "a", ""])
 
@@ -72,7 +75,11 @@ def test_the_readable_projects_are_those_with_a_role_in_the_order_of_their_keys(
 def test_the_order_of_bindings_does_not_matter(granted: list[Binding], random: st.DataObject, caller: str) -> None:
     shuffled = list(granted)
     random.shuffle(shuffled)  # type: ignore[attr-defined]
-    assert Policy(shuffled).grants(caller) == Policy(granted).grants(caller)
+    assert all_of(Policy(shuffled).grants(caller)) == all_of(Policy(granted).grants(caller))
+
+
+def all_of(grants: Grants) -> tuple[object, ...]:
+    return grants.everywhere, [(project, grants.on(project)) for project in grants.projects]
 
 
 @given(bindings, bindings, callers, st.sampled_from(["a", "b", "c"]))
@@ -204,6 +211,51 @@ def test_a_subject_may_have_roles_on_so_many_projects_and_no_more() -> None:
         policy(parts[0] + parts[2])
 
 
+def table(subjects: Sequence[str], projects: Sequence[str], role: str = "read") -> str:
+    """A table of a policy, as TOML."""
+    return f"[[bindings]]\nsubjects = {json.dumps(subjects)}\nroles = [{role!r}]\nprojects = {json.dumps(projects)}\n"
+
+
+AGENTS = [f"certificate:a{number}" for number in range(2_000)]
+MANY = [f"p{number}" for number in range(900)]
+LARGE = {
+    "one binding for all of a kind, and one for many of them": table(["certificate:*"], MANY)
+    + table(AGENTS, ["demo"], "operate"),
+    "one binding for many": table(AGENTS, MANY),
+    "one binding for many, and one more for each": table(AGENTS, MANY)
+    + "".join(table([agent], [f"own-{place}"], "operate") for place, agent in enumerate(AGENTS)),
+    "several bindings with the same projects": "".join(table([*AGENTS, f"token:{each}"], MANY) for each in range(6)),
+    "a kind that many bindings name": "".join(
+        table(["certificate:*", agent], [MANY[place % len(MANY)]]) for place, agent in enumerate(AGENTS)
+    ),
+    "a project for each binding": "".join(
+        table([AGENTS[1], agent], [MANY[place % len(MANY)]]) for place, agent in enumerate(AGENTS)
+    ),
+}
+
+
+@pytest.mark.parametrize("text", LARGE.values(), ids=LARGE)
+def test_a_policy_takes_memory_by_its_size_and_not_by_subjects_times_projects(text: str) -> None:
+    tracemalloc.start()
+    try:
+        granted = policy(text)
+        asked = [granted.grants(agent).on("p1") and granted.grants(agent).readable is not None for agent in AGENTS]
+        taken, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert asked[1]
+    assert taken < 32 * len(text)
+    assert most < 64 * len(text)
+
+
+def test_subjects_that_the_same_bindings_name_share_what_they_are_granted() -> None:
+    granted = policy(table(["certificate:a", "certificate:b", "token:a"], ["demo"]) + table(["token:*"], ["lab"]))
+    assert granted.grants("certificate:a") is granted.grants("certificate:b")
+    assert granted.grants("token:a") is not granted.grants("certificate:a")
+    assert granted.grants("token:b") is granted.grants("token:c")
+    assert list(granted.grants("token:a").projects) == ["demo", "lab"]
+
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -219,4 +271,5 @@ def test_the_example_grants_what_its_comments_say() -> None:
         assert granted.grants(agent).on("other") == frozenset()
     assert granted.grants("certificate:api.n0stack.example").on("any") == {Role.READ, Role.WRITE}
     assert list(granted.grants("token:anybody").readable or ()) == ["demo"]
-    assert granted.grants("certificate:anybody").readable == {}.keys()
+    assert granted.grants("certificate:anybody").readable is not None
+    assert not granted.grants("certificate:anybody").readable

@@ -90,7 +90,7 @@ def with_hmac(header: dict[str, Any]) -> str:
 
 
 NOW = int(time.time())
-CRIT = jwt.encode(claims(), ISSUER_KEY, "ES256", headers={"kid": "key-1", "crit": ["x"], "x": 1})
+BAD_HEADER = "its header wants something understood that is not (crit), or kid is no text"
 
 
 @pytest.mark.parametrize(
@@ -102,10 +102,11 @@ CRIT = jwt.encode(claims(), ISSUER_KEY, "ES256", headers={"kid": "key-1", "crit"
         (with_hmac({"alg": "HS256", "kid": "key-1"}), "its key takes ES256 alone (alg)"),
         (with_hmac({"alg": "ES256", "kid": "key-1"}), "its signature is not that of its key"),
         (unsigned({"alg": ["ES256"], "kid": "key-1"}, claims()), "its key takes ES256 alone (alg)"),
-        (unsigned({"alg": "ES256", "kid": ["key-1"]}, claims()), "it is no JSON Web Token that can be read"),
+        (unsigned({"alg": "ES256", "kid": ["key-1"]}, claims()), BAD_HEADER),
         (unsigned({"alg": "ES256", "kid": "key-1"}, claims()), "its signature is not that of its key"),
         (signed(P256, "ES256"), "its signature is not that of its key"),
         (signed(ISSUER_KEY, "ES256", iss="https://other.example"), "iss is not who has to issue it (--jwt-issuer)"),
+        (signed(ISSUER_KEY, "ES256", iss="https://issuer"), "iss is not who has to issue it (--jwt-issuer)"),
         (signed(ISSUER_KEY, "ES256", iss=None), "it has no iss"),
         (
             signed(ISSUER_KEY, "ES256", aud="other"),
@@ -129,9 +130,11 @@ def test_a_token_that_is_not_good_lets_nobody_in(token: str, why: str) -> None:
     assert why_not(CHECKER, token) == why
 
 
-def test_a_token_that_wants_something_understood_that_is_not_lets_nobody_in() -> None:
-    # PyJWT refuses it from 2.12 on, and the service by itself.
-    assert why_not(CHECKER, CRIT)
+@pytest.mark.parametrize("more", [{"crit": ["x"], "x": 1}, {"crit": ["b64"], "b64": True}, {"crit": []}, {"crit": "x"}])
+def test_a_token_that_wants_something_understood_that_is_not_is_told_so(more: dict[str, Any]) -> None:
+    """By whichever version of PyJWT: it looks at some of this from 2.12 on."""
+    token = unsigned({"alg": "ES256", "kid": "key-1"} | more, claims())
+    assert why_not(CHECKER, token) == BAD_HEADER
 
 
 @pytest.mark.parametrize("exp", ["soon", True, [], 1e400, -1e400, float("nan")])

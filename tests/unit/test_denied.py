@@ -1,5 +1,6 @@
 """What is told of refused calls: enough to find out why, never a token, and no flood."""
 
+import asyncio
 import json
 import logging
 import os
@@ -61,6 +62,25 @@ def test_a_flood_is_twenty_lines_in_ten_seconds_and_then_how_many_more(
     denied.tell("GetOperation", "192.0.2.1:5", IdentityRequiredError())
     assert len(caplog.records) == 2
     assert caplog.messages[0] == "480 more calls were refused that were not told of"
+
+
+async def test_how_many_more_there_were_is_told_once_when_their_time_is_over(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(room, "_LOOK_SECONDS", 0.0)
+    denied = Denied()
+    telling = asyncio.create_task(denied.run())
+    for _ in range(25):
+        denied.tell("GetOperation", "192.0.2.1:5", IdentityRequiredError())
+    caplog.clear()
+    for seconds in (9.9, 0.1, 10.0):
+        clock.seconds += seconds
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert caplog.messages == ["5 more calls were refused that were not told of"] * (seconds != 9.9)
+    telling.cancel()
+    await asyncio.wait({telling})
+    assert len(caplog.messages) == 1
 
 
 def test_who_calls_seldom_is_told_of_each_time_and_nothing_is_said_to_be_untold(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from operation_service.settings import Settings, SettingsError, default_data_dir, is_loopback, parse_endpoints
-from operation_service.settings_access import Access
+from operation_service.settings_access import CallerAccess
 from operation_service.settings_tls import ServerTls
 
 FILE = Path("file")
@@ -287,7 +287,7 @@ def test_a_policy_needs_something_that_tells_who_calls(
     policy: Path | None, jwks: Path | None, client_ca: Path | None
 ) -> None:
     issuer, audience = ("a", "b") if jwks else (None, None)
-    access = Access(policy=policy, jwks=jwks, issuer=issuer, audience=audience)
+    access = CallerAccess(policy=policy, jwks=jwks, issuer=issuer, audience=audience)
     tls = ServerTls(cert=FILE, key=FILE, client_ca=client_ca)
     if policy and not jwks and not client_ca:
         with pytest.raises(

@@ -77,6 +77,13 @@ def test_every_dependency_has_a_lower_and_an_upper_bound() -> None:
         assert operators in ({"=="}, {">=", "<"}), str(requirement)
 
 
+def test_pyjwt_is_one_that_compares_the_whole_issuer() -> None:
+    """2.10.0 takes any part of it (CVE-2024-53861): "h" for "https://issuer.example"."""
+    (pyjwt,) = (each for each in map(Requirement, PROJECT["project"]["dependencies"]) if each.name == "pyjwt")
+    assert not pyjwt.specifier.contains("2.10.0")
+    assert pyjwt.specifier.contains("2.10.1")
+
+
 @pytest.mark.parametrize("extra", ["etcd", "grpcurl", "dev"])
 def test_what_is_no_library_is_pinned(extra: str) -> None:
     for requirement in map(Requirement, PROJECT["project"]["optional-dependencies"][extra]):

@@ -246,7 +246,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """PERMISSION_DENIED. The caller has not the role that the call needs on the project. Nothing
     was read or changed; it is the same whether there is such a resource or not. Metadata: role,
     subject, project (none: on no project at all). Ask whoever keeps the service's policy. Of a
-    watch: the role was taken away meanwhile.
+    watch: the role was taken away meanwhile; no project, of a watch that began with all: it may
+    be left on some. Watch those with the last revision that was received, plus 1, as
+    start_revision.
     """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
@@ -369,7 +371,9 @@ ERROR_REASON_ROLE_REQUIRED: ErrorReason.ValueType  # 26
 """PERMISSION_DENIED. The caller has not the role that the call needs on the project. Nothing
 was read or changed; it is the same whether there is such a resource or not. Metadata: role,
 subject, project (none: on no project at all). Ask whoever keeps the service's policy. Of a
-watch: the role was taken away meanwhile.
+watch: the role was taken away meanwhile; no project, of a watch that began with all: it may
+be left on some. Watch those with the last revision that was received, plus 1, as
+start_revision.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
