@@ -180,17 +180,19 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     wait. Nothing was changed; try again.
     """
     ERROR_REASON_ETCD_UNAVAILABLE: _ErrorReason.ValueType  # 12
-    """UNAVAILABLE. etcd cannot be reached or has no leader. Metadata: outcome ("unchanged":
-    nothing was changed; "unknown": the change may or may not have been made). Send the
-    same call again.
+    """UNAVAILABLE. etcd cannot be reached or has no leader, or what it holds was laid out by
+    another version of the service, which is neither changed nor read. Metadata: outcome
+    ("unchanged": nothing was changed; "unknown": the change may or may not have been made).
+    Send the same call again.
     """
     ERROR_REASON_ETCD_OUT_OF_SPACE: _ErrorReason.ValueType  # 13
     """RESOURCE_EXHAUSTED. etcd's disk quota is used up, its operator has to make room. Nothing
     was changed.
     """
     ERROR_REASON_REVISION_COMPACTED: _ErrorReason.ValueType  # 14
-    """OUT_OF_RANGE. etcd has compacted the history that the caller asks for away. Metadata:
-    compact_revision. Watch again with start_revision 0.
+    """OUT_OF_RANGE. etcd has compacted the history that the caller asks for away, or it was laid
+    out by another version of the service. Metadata: compact_revision. Watch again with
+    start_revision 0.
     """
     ERROR_REASON_REVISION_IN_FUTURE: _ErrorReason.ValueType  # 15
     """OUT_OF_RANGE. start_revision lies in the future. Metadata: current_revision."""
@@ -301,17 +303,19 @@ ERROR_REASON_CONTENTION: ErrorReason.ValueType  # 11
 wait. Nothing was changed; try again.
 """
 ERROR_REASON_ETCD_UNAVAILABLE: ErrorReason.ValueType  # 12
-"""UNAVAILABLE. etcd cannot be reached or has no leader. Metadata: outcome ("unchanged":
-nothing was changed; "unknown": the change may or may not have been made). Send the
-same call again.
+"""UNAVAILABLE. etcd cannot be reached or has no leader, or what it holds was laid out by
+another version of the service, which is neither changed nor read. Metadata: outcome
+("unchanged": nothing was changed; "unknown": the change may or may not have been made).
+Send the same call again.
 """
 ERROR_REASON_ETCD_OUT_OF_SPACE: ErrorReason.ValueType  # 13
 """RESOURCE_EXHAUSTED. etcd's disk quota is used up, its operator has to make room. Nothing
 was changed.
 """
 ERROR_REASON_REVISION_COMPACTED: ErrorReason.ValueType  # 14
-"""OUT_OF_RANGE. etcd has compacted the history that the caller asks for away. Metadata:
-compact_revision. Watch again with start_revision 0.
+"""OUT_OF_RANGE. etcd has compacted the history that the caller asks for away, or it was laid
+out by another version of the service. Metadata: compact_revision. Watch again with
+start_revision 0.
 """
 ERROR_REASON_REVISION_IN_FUTURE: ErrorReason.ValueType  # 15
 """OUT_OF_RANGE. start_revision lies in the future. Metadata: current_revision."""
