@@ -231,17 +231,25 @@ class Door:
         self._is_of_all = rpc in OF_ALL_PROJECTS
         self._open = Permit(access, rpc, NOBODY)
 
-    def caller(self, context: Context) -> Identity | UnauthenticatedError:
-        """Return who calls, before the request is read; or why nobody knows."""
+    def caller(self, context: Context) -> Identity | OperationError:
+        """Return who calls, before the request is read; or why nobody knows, or that they may do nothing at all.
+
+        Whoever may do nothing need not be waited for: to call and then send no request would keep a place.
+        """
         if self._access.is_open:
             return NOBODY
         try:
-            return self._access.identity(context)
+            identity = self._access.identity(context)
         except UnauthenticatedError as error:
             # It would be held by the frames that its own traceback holds, and the call with them.
             error.__traceback__ = None
             self._access.denied.tell(self._rpc, context.peer(), error)
             return error
+        if self._access.grants(identity).is_nothing:
+            refusal = RoleRequiredError(self._role, "", identity.subject)
+            self._access.denied.tell(self._rpc, identity.subject, refusal)
+            return refusal
+        return identity
 
     def permit(self, caller: Identity, request: Any) -> Permit:  # noqa: ANN401, each RPC has a type of its own
         """Return the permit of a call, before anything else of its request is looked at.
@@ -261,7 +269,7 @@ class Door:
         is_refused = (
             self._role not in grants.on(project) and is_project(project)
             if project
-            else self._is_of_all and not grants.everywhere and not grants.projects
+            else self._is_of_all and grants.is_nothing
         )
         if is_refused:
             error = RoleRequiredError(self._role, project, caller.subject)

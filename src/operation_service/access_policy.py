@@ -41,6 +41,11 @@ class Grants(Struct, frozen=True):
         return self.projects.get(project, self.everywhere)
 
     @property
+    def is_nothing(self) -> bool:
+        """Whether it may do nothing at all."""
+        return not self.everywhere and not self.projects
+
+    @property
     def readable(self) -> Collection[str] | None:
         """The projects that it may read, in the order of their keys. None: all. Every role allows to read."""
         return None if self.everywhere else self.projects.keys()

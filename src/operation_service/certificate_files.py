@@ -4,6 +4,7 @@ What gRPC is given is written anew from what was understood here: it says of a c
 own log, and takes no more than one of the forms in which a key may be written.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,6 +21,8 @@ from operation_service.settings_tls import ServerTls
 
 _CURVES = ("secp256r1", "secp384r1")
 """Those that gRPC serves with, and gRPC's clients take (tried with 1.85): P-521 and Ed25519 fail in each handshake."""
+
+_BEGIN = re.compile(rb"-----BEGIN (X509 )?CERTIFICATE-----")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +73,12 @@ def judged(found: Mapping[str, bytes], tls: ServerTls, now: datetime) -> Certifi
         authorities = certificates("--tls-client-ca", tls.client_ca, found["--tls-client-ca"])
         if all(authority.not_valid_after_utc < now for authority in authorities):
             raise SettingsError(f"--tls-client-ca {tls.client_ca}: all CAs in it have expired")
-        client_ca = _pem(authorities)
+        client_ca = pem(authorities)
     private = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     return Certificates(
-        chain=_pem(chain),
+        chain=pem(chain),
         key=private,
         client_ca=client_ca,
         begins_at=own.not_valid_before_utc,
@@ -105,15 +108,21 @@ def check_is_valid(flag: str, file: Path, certificate: x509.Certificate, now: da
 
 
 def certificates(flag: str, file: Path, found: bytes) -> list[x509.Certificate]:
-    """Return what certificates are in a file, at least one.
+    """Return what certificates are in a file, at least one, and all that begin in it.
 
     Raises:
-        SettingsError: There is none.
+        SettingsError: There is none, or one that cannot be read.
     """
     try:
-        return x509.load_pem_x509_certificates(found)
-    except ValueError as error:
+        read = x509.load_pem_x509_certificates(found)
+        for each in read:
+            # Their names are looked into only when somebody asks, and gRPC does so too late.
+            _ = each.subject, each.issuer
+    except (ValueError, x509.InvalidVersion) as error:
         raise SettingsError(f"{flag} {file}: there is no certificate in it that can be read as PEM") from error
+    if len(read) != len(_BEGIN.findall(found)):
+        raise SettingsError(f"{flag} {file}: the last certificate in it is cut off")
+    return read
 
 
 def _private_key(file: Path, found: bytes) -> rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey:
@@ -130,7 +139,8 @@ def _private_key(file: Path, found: bytes) -> rsa.RSAPrivateKey | ec.EllipticCur
     raise SettingsError(f"--tls-key {file}: it must be an RSA key, or one of the curves P-256 and P-384")
 
 
-def _pem(certificates: list[x509.Certificate]) -> bytes:
+def pem(certificates: list[x509.Certificate]) -> bytes:
+    """Return certificates as they are written, and nothing else that was between them."""
     return b"".join(each.public_bytes(serialization.Encoding.PEM) for each in certificates)
 
 

@@ -3,13 +3,12 @@
 A new connection is made with what was last seen of the files, and waits for none of them.
 """
 
-import contextlib
 import ssl
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from operation_service.certificate_files import certificates, check_is_valid
+from operation_service.certificate_files import certificates, check_is_valid, pem
 from operation_service.kept_files import KeptFiles
 from operation_service.settings_error import SettingsError
 from operation_service.settings_tls import EtcdAccess
@@ -36,11 +35,11 @@ def _made(access: EtcdAccess, found: Mapping[str, bytes]) -> ssl.SSLContext:
 
 
 def _believing(file: Path, found: bytes) -> ssl.SSLContext:
-    # To OpenSSL nothing at all would do.
-    if b"-----BEGIN" in found:
-        with contextlib.suppress(ssl.SSLError, ValueError):
-            return ssl.create_default_context(cadata=found.decode("ascii"))
-    raise SettingsError(f"--etcd-ca {file}: there is no certificate in it that can be read as PEM")
+    authorities = pem(certificates("--etcd-ca", file, found)).decode("ascii")
+    try:
+        return ssl.create_default_context(cadata=authorities)
+    except ssl.SSLError as error:
+        raise SettingsError(f"--etcd-ca {file}: there is a certificate in it that OpenSSL does not take") from error
 
 
 def _show(context: ssl.SSLContext, cert: Path, key: Path, found: bytes) -> None:

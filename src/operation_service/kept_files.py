@@ -31,8 +31,9 @@ class KeptFiles(Generic[Meaning]):
     Args:
         files: Their names, by the flags that name them.
         understand: Returns what contents mean, by flag, or raises SettingsError. Called in a thread of its own.
-        settles: Whether what is new is taken only when the next look finds the same: half written it may be good. What
-            is only good if its parts fit together needs none of that, and is taken at once.
+        settles: Whether what is new is taken only when the next look finds the same, since half written it may be good,
+            and once refused is refused for good: a large policy takes time. What is only good if its parts fit
+            together is taken at once, and may become good as time goes by.
 
     Attributes:
         meaning: What they mean. It changes on the event loop only.
@@ -52,6 +53,7 @@ class KeptFiles(Generic[Meaning]):
         self._understand = understand
         self._settles = settles
         self._contents = self._seen = contents(self._files)
+        self._refused: tuple[Mapping[str, bytes], str] | None = None
         self._looking: asyncio.Task[None] | None = None
         self._trouble = ""
         self._told = ""
@@ -83,7 +85,7 @@ class KeptFiles(Generic[Meaning]):
             is_settled, self._seen = found == self._seen, found
             changed = [flag for flag in found if found[flag] != self._contents[flag]]
             if changed and (is_settled or not self._settles):
-                self.meaning = await in_daemon_thread(lambda: self._understand(found))
+                self.meaning = await self._understood(found)
                 self._contents = found
                 where = "it" if len(changed) == 1 else "them"
                 _log.info("%s: what is in %s now is in use", self._named(changed), where)
@@ -94,6 +96,17 @@ class KeptFiles(Generic[Meaning]):
             self._trouble = self._told = ""
         except SettingsError as error:
             self._tell_of(str(error))
+
+    async def _understood(self, found: Mapping[str, bytes]) -> Meaning:
+        if self._refused is not None and self._refused[0] == found:
+            raise SettingsError(self._refused[1])
+        self._refused = None
+        try:
+            return await in_daemon_thread(lambda: self._understand(found))
+        except SettingsError as error:
+            if self._settles:
+                self._refused = found, str(error)
+            raise
 
     def _named(self, flags: Iterable[str]) -> str:
         return ", ".join(f"{flag} {self._files[flag]}" for flag in flags)

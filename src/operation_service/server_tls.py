@@ -3,6 +3,10 @@
 The files are looked at once a second, and not when somebody connects: that a new one is bad is told when it comes, and
 a handshake, for which gRPC asks from a thread of its own, waits for no file. What is handed to gRPC holds for
 connections to come. Those that are there keep what they began with, and all that goes over them.
+
+Each second gRPC is handed what is in use anew, whether it has changed or not: with it come new keys for TLS sessions.
+A caller that goes on with an earlier session is not asked for its certificate again, and gRPC would let it do so for
+up to two days, though that has expired meanwhile.
 """
 
 import asyncio
@@ -60,7 +64,7 @@ class ServerCertificates:
         )
 
     def _fetch(self) -> grpc.ServerCertificateConfiguration | None:
-        """Return what is new. gRPC asks with each new connection, one at a time, from threads of its own."""
+        """Return what gRPC has not been given yet. It asks with each new connection, in threads of its own, in turn."""
         return self._next.pop() if self._next else None
 
     async def run(self) -> None:
@@ -72,19 +76,15 @@ class ServerCertificates:
     async def look(self) -> None:
         """Look once."""
         await self._kept.look()
-        if self._kept.meaning is not self._current:
-            self._take(self._kept.meaning)
-        self._tell_of_the_end()
-
-    def _take(self, certificates: Certificates) -> None:
-        before, self._current = self._current, certificates
-        self._next.append(_configuration(certificates))
-        if certificates.chain != before.chain:
+        before, self._current = self._current, self._kept.meaning
+        self._next.append(_configuration(self._current))
+        if self._current.chain != before.chain:
             self._told_days = None
             _log.info(
                 "new certificate of %s, for connections to come: valid until %s",
-                *(self._tls.cert, moment(certificates.ends_at)),
+                *(self._tls.cert, moment(self._current.ends_at)),
             )
+        self._tell_of_the_end()
 
     def _tell_of_the_end(self) -> None:
         """Warn once a day."""

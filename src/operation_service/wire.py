@@ -24,7 +24,14 @@ from operation_service.access import Access, Door
 from operation_service.admission import Admission, FullError
 from operation_service.bounds import Bounds
 from operation_service.delivery import Answer, CallerGoneError, Delivery, NotReadError
-from operation_service.errors import InvalidRequestError, OperationError, RoleRequiredError, UnforeseenError, Violation
+from operation_service.errors import (
+    InvalidRequestError,
+    OperationError,
+    RoleRequiredError,
+    UnauthenticatedError,
+    UnforeseenError,
+    Violation,
+)
 from operation_service.identities import NOBODY, Identity
 from operation_service.request_parsing import Shorten, parser
 from operation_service.status import to_status
@@ -200,7 +207,7 @@ class _Method:
             if self._door is None:
                 return await self._behavior(request, context)  # type: ignore[no-any-return]
             return await self._behavior(request, context, self._door.permit(caller, request))  # type: ignore[no-any-return]
-        except RoleRequiredError as error:
+        except (RoleRequiredError, UnauthenticatedError) as error:
             raise _NotLetInError(error, **_facts(request)) from None
         except OperationError as error:
             # As above.

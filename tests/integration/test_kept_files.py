@@ -88,6 +88,23 @@ async def test_what_is_bad_or_gone_leaves_the_last_good_in_use_and_is_told_once(
     assert [await seen(kept) for _ in range(2)] == [1, 3]
 
 
+async def test_what_was_refused_is_not_looked_into_again_before_something_else_is_in_the_file(file: Path) -> None:
+    asked: list[bytes] = []
+
+    def number(contents: Mapping[str, bytes]) -> int:
+        asked.append(contents["--number"])
+        if b"?" in asked[-1]:
+            raise SettingsError("it is no number")
+        return int(asked[-1])
+
+    kept = KeptFiles({"--number": file}, number, settles=True)
+    for content in ("?", "2", "?"):
+        put(file, content)
+        for _ in range(4):
+            await kept.look()
+    assert asked == [b"1", b"?", b"2", b"?"]
+
+
 async def test_what_changes_from_look_to_look_is_not_taken_before_it_stays_as_it_is(file: Path) -> None:
     kept = settling(file)
     for half_written in ("2", "23", "234"):

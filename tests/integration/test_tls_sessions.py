@@ -14,31 +14,13 @@ from pathlib import Path
 import pytest
 from callers import request_of
 from certificates import Authority
+from raw_calls import BEGINNING, whole
 
-from operation_service.http2 import literal
 from operation_service.server import running
 from operation_service.settings import Settings
 from operation_service.settings_tls import ServerTls
 
 _LIVES_SECONDS = 5.0
-
-
-def frame(kind: int, flags: int, stream: int, data: bytes) -> bytes:
-    return len(data).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + data
-
-
-def call(stream: int, rpc: str) -> bytes:
-    headers = {
-        b":method": b"POST",
-        b":scheme": b"https",
-        b":path": b"/n0stack.operation.v1alpha.OperationService/" + rpc.encode(),
-        b":authority": b"localhost",
-        b"te": b"trailers",
-        b"content-type": b"application/grpc",
-    }
-    request = request_of(rpc).SerializeToString()
-    block = b"".join(literal(name, value) for name, value in headers.items())
-    return frame(1, 4, stream, block) + frame(0, 1, stream, b"\0" + len(request).to_bytes(4, "big") + request)
 
 
 def holder_told(
@@ -52,10 +34,10 @@ def holder_told(
         socket.create_connection((host, int(port)), timeout=2) as plain,
         context.wrap_socket(plain, server_hostname="localhost", session=session) as tls,
     ):
-        tls.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b"") + call(1, "ProposeOperation"))
+        tls.sendall(BEGINNING + whole("ProposeOperation", request_of("ProposeOperation")))
         while b"peer-a" not in received and (some := tls.recv(4096)):
             received += some
-        tls.sendall(call(3, "GetOperation"))
+        tls.sendall(whole("GetOperation", request_of("GetOperation"), 3))
         while b"certificate:agent" not in received and (some := tls.recv(4096)):
             received += some
         after = tls.session
