@@ -17,7 +17,7 @@ class EtcdRanges:
     Attributes:
         entries: The keys and their values.
         counts: Of every range asked for, how many keys it had: what etcd walks over.
-        reads: Of every transaction, how many ranges it asked for.
+        reads: Of every transaction, how many ranges it asked for, single keys apart: the layout's number is one.
     """
 
     def __init__(self, entries: Mapping[bytes, bytes]) -> None:
@@ -32,9 +32,11 @@ class EtcdRanges:
         self._keys = sorted(self.entries)
 
     async def range(self, request: etcdrpc.RangeRequest, _deadline: Deadline) -> etcdrpc.RangeResponse:
-        assert request.key < request.range_end
-        first, last = (bisect_left(self._keys, key) for key in (request.key, request.range_end))
-        self.counts.append(last - first)
+        end = request.range_end or request.key + b"\0"
+        assert request.key < end
+        first, last = (bisect_left(self._keys, key) for key in (request.key, end))
+        if request.range_end:
+            self.counts.append(last - first)
         shown = self._keys[first : min(last, first + request.limit) if request.limit else last]
         kvs = [
             KeyValue(key=key, value=b"" if request.keys_only else self.entries[key], mod_revision=2, create_revision=2)
@@ -45,7 +47,7 @@ class EtcdRanges:
         return answer
 
     async def read(self, request: etcdrpc.TxnRequest, deadline: Deadline) -> etcdrpc.TxnResponse:
-        self.reads.append(len(request.success))
+        self.reads.append(sum(bool(op.request_range.range_end) for op in request.success))
         answer = etcdrpc.TxnResponse(succeeded=True)
         answer.header.revision = REVISION
         for op in request.success:

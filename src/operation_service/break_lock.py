@@ -94,8 +94,6 @@ class LockBreaker:
             NoOperationError: Its lock has no operation.
             StoreError: etcd cannot answer, or what it holds cannot be read.
         """
-        # What a newer version has written means something else, even if it can be read.
-        await self._layout.check(deadline)
         snapshot = await self._store.read(resource, "", deadline)
         record, lock = snapshot.record, snapshot.lock
         if record is None:

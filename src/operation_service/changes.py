@@ -11,6 +11,7 @@ from operation_service.codec import decode_record
 from operation_service.errors import CorruptRecordError
 from operation_service.etcd_watch import Batch
 from operation_service.keys import Keys, resource_named
+from operation_service.layout import compare
 from operation_service.model import Event, Lock, Record, Resource
 
 _log = logging.getLogger(__name__)
@@ -92,6 +93,7 @@ def occurrences(batch: Batch, keys: Keys) -> list[Occurrence]:
     """Return what happened in one revision, in the order of the keys.
 
     A key of ours that cannot be read is logged and left out: one record spoilt by hand must not silence all the others.
+    Raises like `by_resource`.
     """
     return told(by_resource(batch, keys), batch.revision)
 
@@ -114,7 +116,11 @@ def told(changes: Iterable[Changed], revision: int) -> list[Occurrence]:
 
 
 def by_resource(batch: Batch, keys: Keys) -> list[Changed]:
-    """Return what was done to whose keys, in the order of the keys."""
+    """Return what was done to whose keys, in the order of the keys.
+
+    Raises:
+        LayoutError: From this revision on the layout is another version's.
+    """
     changes: dict[bytes, Changed] = {}
     for event in batch.events:
         kv = event.kv
@@ -124,7 +130,10 @@ def by_resource(batch: Batch, keys: Keys) -> list[Changed]:
             if changed is None:
                 changed = changes[name] = Changed(resource_named(name))
         except ValueError:
-            _log.warning("the key %r is none of the service's", kv.key)
+            if kv.key != keys.layout:
+                _log.warning("the key %r is none of the service's", kv.key)
+            elif event.type == EtcdEvent.PUT:
+                compare(kv.key, kv.value)
             continue
         if event.type == EtcdEvent.PUT:
             if is_record:

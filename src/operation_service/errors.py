@@ -423,12 +423,16 @@ def again(error: StoreError) -> StoreError:
 
 
 class RevisionCompactedError(StoreError):
-    """etcd does not keep the history that far back."""
+    """The history that far back is not there, or of another layout.
 
-    def __init__(self, compact_revision: int) -> None:
+    Args:
+        compact_revision: Up to where.
+        why: What became of it.
+    """
+
+    def __init__(self, compact_revision: int, why: str = "etcd has compacted that history away") -> None:
         super().__init__(
-            f"start_revision lies before revision {compact_revision}, and etcd has compacted that history away: "
-            "watch again with start_revision 0",
+            f"start_revision lies before revision {compact_revision}, and {why}: watch again with start_revision 0",
             metadata={"compact_revision": str(compact_revision)},
         )
         self.compact_revision = compact_revision

@@ -16,6 +16,7 @@ from operation_service.errors import RevisionCompactedError, StoreError
 from operation_service.etcd_client import EtcdClient, RevisionGoneError
 from operation_service.group_read import GroupRead
 from operation_service.keys import KeyRange, Keys
+from operation_service.layout import LaidOut, Layout
 from operation_service.lock_times import LockTimes
 from operation_service.model import Details, Record, Resource, Snapshot, View, view_of
 from operation_service.together import Sharing
@@ -53,7 +54,8 @@ class EtcdStore:
         self._times = times
         self._commits = commits
         self.revision_seen = 0
-        self._reads = GroupRead(etcd, sharing)
+        self._layout = Layout(etcd, keys)
+        self._reads = GroupRead(etcd, self._layout, sharing)
 
     async def read(self, resource: Resource, token: str, deadline: Deadline) -> Snapshot:
         """Read what is known of a resource, as seen by the peer with a token (empty: by nobody in particular).
@@ -62,6 +64,7 @@ class EtcdStore:
 
         Raises:
             StoreUnavailableError: etcd could not be reached before the deadline.
+            LayoutError: What is there is laid out by another version.
             CorruptRecordError: A key of the resource cannot be read.
         """
         found = await self._reads.read([etcd_ops.get(key) for key in self._keys.looked_at(resource, token)], deadline)
@@ -70,10 +73,25 @@ class EtcdStore:
 
     async def current_revision(self, deadline: Deadline) -> int:
         """Return etcd's revision, no older than anything that was acknowledged before. Raises like `read`."""
-        request = etcdrpc.RangeRequest(key=self._keys.watched.start, count_only=True)
-        revision = (await self._etcd.range(request, deadline)).header.revision
-        self.revision_seen = max(self.revision_seen, revision)
-        return revision
+        return (await self.laid_out(deadline)).revision
+
+    async def laid_out(self, deadline: Deadline) -> LaidOut:
+        """Return the same, and since when the layout has been this version's. Raises like `read`."""
+        laid_out = await self._layout.check(deadline)
+        self.revision_seen = max(self.revision_seen, laid_out.revision)
+        return laid_out
+
+    async def ranges(self, asks: Sequence[etcd_ops.Op], deadline: Deadline) -> etcdrpc.TxnResponse:
+        """Read up to 120 ranges, if the layout is this version's now.
+
+        What is read later at the revision of such a read needs no such look: what was there then was in this layout.
+
+        Raises:
+            RevisionGoneError: One is to be read at a revision that is compacted.
+            StoreUnavailableError: etcd could not be reached before the deadline.
+            LayoutError: It is another version's.
+        """
+        return await self._layout.read(etcdrpc.TxnRequest(success=asks), deadline)
 
     async def count(self, ranges: Sequence[KeyRange], revision: int, deadline: Deadline) -> int:
         """Return how many keys there were in some ranges at a revision; a hundred ranges at once are one read.
@@ -156,7 +174,10 @@ class EtcdStore:
         asks = details.ask(self._keys, resource, record, revision)
         if not asks:
             return Details()
-        response = await self._etcd.read(etcdrpc.TxnRequest(success=asks), deadline)
+        if revision:
+            response = await self._etcd.read(etcdrpc.TxnRequest(success=asks), deadline)
+        else:
+            response = await self.ranges(asks, deadline)
         return details.take(record, iter(response.responses))
 
     async def commit(self, attempt: Attempt, deadline: Deadline) -> Committed | Snapshot:

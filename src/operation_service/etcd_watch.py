@@ -77,9 +77,11 @@ class EtcdWatch:
                 _log.info("etcd has ended a watch; it goes on at revision %d", self._next_revision)
             except (RpcError, StoreUnavailableError) as error:
                 _log.debug("a watch of etcd broke: %s", error)
+            finally:
+                # Also if whoever listens has given it up: nothing is heard then either.
+                if self._broken_since is None:
+                    self._broken_since = asyncio.get_running_loop().time()
             self._etcd.members.leave(channel)
-            if self._broken_since is None:
-                self._broken_since = asyncio.get_running_loop().time()
             if self._patience_seconds is not None and self.interrupted_seconds > self._patience_seconds:
                 raise StoreUnavailableError("it cannot be reached")
             await asyncio.sleep(_PAUSE_SECONDS)

@@ -12,8 +12,9 @@ from msgspec import Struct
 
 from operation_service import etcd_ops
 from operation_service.clock import Deadline
-from operation_service.errors import StoreUnavailableError
+from operation_service.errors import StoreError, again
 from operation_service.etcd_client import EtcdClient
+from operation_service.layout import Layout
 from operation_service.together import Sharing, Together
 
 _OPERATIONS_AT_ONCE = 120
@@ -32,11 +33,13 @@ class GroupRead:
 
     Args:
         etcd: Where.
+        layout: By way of which.
         sharing: Sees who shares.
     """
 
-    def __init__(self, etcd: EtcdClient, sharing: Sharing | None = None) -> None:
+    def __init__(self, etcd: EtcdClient, layout: Layout, sharing: Sharing | None = None) -> None:
         self._etcd = etcd
+        self._layout = layout
         self._together = Together(
             self._carry_out,
             max_requests=_OPERATIONS_AT_ONCE,
@@ -50,6 +53,7 @@ class GroupRead:
 
         Raises:
             StoreUnavailableError: etcd could not be reached before the deadline.
+            LayoutError: What is there is laid out by another version.
         """
         return await self._together.do(ranges, len(ranges), deadline)
 
@@ -59,17 +63,17 @@ class GroupRead:
         if len(requests) == 1 or not self._etcd.members.reads_at_once:
             return await asyncio.gather(*(self._alone(ranges, deadline) for ranges in requests))
         found = await self._alone([op for ranges in requests for op in ranges], deadline)
-        if isinstance(found, StoreUnavailableError):
-            return [StoreUnavailableError(found.why) for _ in requests]
+        if isinstance(found, StoreError):
+            return [again(found) for _ in requests]
         answers, at = [], 0
         for ranges in requests:
             answers.append(Found(found.revision, found.responses[at : at + len(ranges)]))
             at += len(ranges)
         return answers
 
-    async def _alone(self, ranges: Sequence[etcd_ops.Op], deadline: Deadline) -> Found | StoreUnavailableError:
+    async def _alone(self, ranges: Sequence[etcd_ops.Op], deadline: Deadline) -> Found | StoreError:
         try:
-            response = await self._etcd.read(etcdrpc.TxnRequest(success=ranges), deadline)
-        except StoreUnavailableError as error:
+            response = await self._layout.read(etcdrpc.TxnRequest(success=ranges), deadline)
+        except StoreError as error:
             return error
         return Found(response.header.revision, response.responses)

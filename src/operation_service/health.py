@@ -112,7 +112,7 @@ class HealthMonitor:
         names: The services that are healthy or not, all alike.
 
     Attributes:
-        wrong_layout: What etcd holds, if it is for another version of the service.
+        wrong_layout: What etcd held when it was last found out, if that is for another version of the service.
     """
 
     def __init__(self, layout: Layout, health: Health, names: tuple[str, ...]) -> None:
@@ -136,7 +136,6 @@ class HealthMonitor:
 
     async def ask(self) -> None:
         """Ask once: a read that needs the quorum, and tells which layout the keys have."""
-        self.wrong_layout = None
         try:
             await self._layout.settle(Deadline(_PATIENCE_SECONDS))
         except LayoutError as error:
@@ -145,10 +144,14 @@ class HealthMonitor:
         except StoreUnavailableError as error:
             self._tell(False, f"etcd is not available: {error.why}")
         except StoreOutOfSpaceError:
-            # It answers. Whoever wants a change is told.
-            self._tell(True, "etcd answers")
+            # It answers, and there is no number. Whoever wants a change is told.
+            self._is_right()
         else:
-            self._tell(True, "etcd answers")
+            self._is_right()
+
+    def _is_right(self) -> None:
+        self.wrong_layout = None
+        self._tell(True, "etcd answers")
 
     def _tell(self, is_serving: bool, why: str) -> None:
         if is_serving is self._is_serving and why == self._why:

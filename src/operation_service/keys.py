@@ -53,8 +53,8 @@ class Keys:
         self._cancelled = self._prefix + b"cancelled/"
         self._details = self._prefix + b"details/"
         self.layout = self._prefix + b"layout"
-        self.watched = KeyRange(self._locks, prefix_range(self._records).end)
-        """Locks and records, and nothing else: that is what changes are told from."""
+        self.watched = KeyRange(self.layout, prefix_range(self._records).end)
+        """The layout's number, locks and records, in a row: that is what changes are told from."""
 
     def record(self, resource: Resource) -> bytes:
         """Return the key of the operation."""

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from etcd3 import etcdrpc
 
-from operation_service import details, page_token
+from operation_service import details, etcd_ops, page_token
 from operation_service.clock import Deadline
 from operation_service.errors import InvalidRequestError, NotFoundError, PageTokenExpiredError, Violation
 from operation_service.etcd_client import EtcdClient, RevisionGoneError
@@ -152,12 +152,12 @@ class Listing:
         if last == at.after:
             return [], ""
         keys = details.log_range(self._keys, resource, at.operation_id, at.after + 1, last)
-        response = await self._etcd.range(etcdrpc.RangeRequest(key=keys.start, range_end=keys.end), deadline)
-        if len(response.kvs) < last - at.after:
+        found = (await self._store.ranges([etcd_ops.get_range(keys)], deadline)).responses[0].response_range
+        if len(found.kvs) < last - at.after:
             raise PageTokenExpiredError
         logs: list[Log] = []
         size = 0
-        for kv in response.kvs:
+        for kv in found.kvs:
             size += len(kv.value)
             if logs and size > _MAX_PAGE_BYTES:
                 break

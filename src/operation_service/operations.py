@@ -12,6 +12,7 @@ from operation_service.clock import Clock, Deadline
 from operation_service.commits import Attempt, Committed, OnOutcome
 from operation_service.errors import (
     ContentionError,
+    LayoutError,
     NotFoundError,
     OperationError,
     StoreError,
@@ -191,5 +192,5 @@ def _outcome_unknown() -> Iterator[None]:
     """Let no error of a read say that nothing was changed, after a change that may have been made."""
     try:
         yield
-    except StoreUnavailableError as error:
+    except (StoreUnavailableError, LayoutError) as error:
         raise StoreUnavailableError(error.why, is_outcome_unknown=True) from error

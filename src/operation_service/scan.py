@@ -157,7 +157,7 @@ class Scan:
         # Each lock has its record, so the first locks reach at least as far as as many records.
         parts = (part, self._keys.locks_beside(part))
         asks = [etcd_ops.get_range(keys, limit=limit, revision=self.revision) for keys in parts]
-        response = await self._etcd.read(etcdrpc.TxnRequest(success=asks), deadline or Deadline(_READ_SECONDS))
+        response = await self._store.ranges(asks, deadline or Deadline(_READ_SECONDS))
         self.revision = self.revision or response.header.revision
         records, found_locks = (answer.response_range for answer in response.responses)
         locks = {kv.key: kv for kv in found_locks.kvs}

@@ -19,6 +19,7 @@ from operation_service.clock import Deadline
 from operation_service.codec import decode_lock
 from operation_service.errors import (
     CorruptRecordError,
+    LayoutError,
     RevisionCompactedError,
     StoreError,
     WatcherTooSlowError,
@@ -29,6 +30,7 @@ from operation_service.etcd_store import EtcdStore
 from operation_service.etcd_watch import Batch, EtcdWatch
 from operation_service.expiry import Expiry
 from operation_service.keys import Keys
+from operation_service.layout import LaidOut
 from operation_service.lock_times import LockTimes
 from operation_service.model import Event, Resource, View
 
@@ -145,6 +147,7 @@ class WatchHub:
         self._viewed_bytes = 0
         self._end = 0
         self._epoch = 0
+        self._refused: tuple[int, LayoutError] | None = None
         self._complete_from: int | None = None
         self._seen_up_to = 0
         self._news = asyncio.Event()
@@ -160,11 +163,15 @@ class WatchHub:
         return self._watch.interrupted_seconds if self._watch else 0.0
 
     async def run(self) -> None:
-        """Receive changes until cancelled; begin anew when etcd has compacted away what was missed."""
+        """Receive changes until cancelled; begin anew when etcd has compacted away what was missed.
+
+        Under another version's layout nothing is received: it begins anew once the layout is this version's again.
+        """
         while True:
             try:
-                self._seen_up_to = await self._store.current_revision(Deadline(_READ_SECONDS))
-                start = await self._start(self._seen_up_to)
+                laid_out = await self._store.laid_out(Deadline(_READ_SECONDS))
+                self._seen_up_to = laid_out.revision
+                start = await self._start(laid_out)
                 self._begin(start)
                 await self._expiry.look()
                 if self._census is not None:
@@ -175,12 +182,15 @@ class WatchHub:
                         self._receive(batch)
             except RevisionCompactedError as error:
                 _log.warning("changes up to revision %d were missed: etcd has compacted them", error.compact_revision)
+            except LayoutError as error:
+                self._refuse(error)
+                await asyncio.sleep(_PAUSE_SECONDS)
             except StoreError:
                 await asyncio.sleep(_PAUSE_SECONDS)
 
-    async def _start(self, revision: int) -> int:
-        """Return from where to hear, given the current revision: from a while ago, or as far as etcd's history goes."""
-        start, end = max(1, revision + 1 - _BACK_REVISIONS), revision + 1
+    async def _start(self, now: LaidOut) -> int:
+        """Return from where to hear: from a while ago, or as far as etcd's history goes, and is of this layout."""
+        start, end = max(1, now.revision + 1 - _BACK_REVISIONS, now.since + 1), now.revision + 1
         middle = start
         while start < end:
             # etcd does not tell which revision it has compacted, only that one is gone.
@@ -206,6 +216,7 @@ class WatchHub:
         Raises:
             WatcherTooSlowError: The caller has fallen behind further than the buffer reaches.
             WatchInterruptedError: The service is stopping, or has not heard of all that etcd did.
+            LayoutError: The layout has become another version's.
         """
         if not self.covers(after):
             # Between the caller's own look and here the hub may have begun anew, or let go of what is needed.
@@ -244,6 +255,8 @@ class WatchHub:
             resume = place.told_up_to + 1
             if self._is_stopping:
                 raise WatchInterruptedError("the service is stopping", resume)
+            if self._refused is not None and self._refused[0] == place.epoch:
+                raise self._refused[1].again()
             if place.epoch != self._epoch:
                 raise WatchInterruptedError("the service has missed changes, which etcd has compacted away", resume)
             if self._blind_seconds(place) > _BLIND_SECONDS:
@@ -272,6 +285,18 @@ class WatchHub:
         self._buffer.clear()
         self._buffer_bytes = 0
         self._complete_from = revision
+        self._wake()
+
+    def _refuse(self, error: LayoutError) -> None:
+        """End all listeners: what happens from now on is not told."""
+        if self._complete_from is None:
+            return
+        _log.warning("changes are not told any more: %s", error.why)
+        self._refused = (self._epoch, error)
+        self._epoch += 1
+        self._buffer.clear()
+        self._buffer_bytes = 0
+        self._complete_from = None
         self._wake()
 
     def _receive(self, batch: Batch) -> None:

@@ -11,6 +11,8 @@ from operation_service.changes import Occurrence, expiry_event, occurrences
 from operation_service.clock import Deadline
 from operation_service.errors import (
     CorruptRecordError,
+    LayoutError,
+    OperationError,
     RevisionCompactedError,
     RevisionInFutureError,
     StoreUnavailableError,
@@ -20,6 +22,7 @@ from operation_service.etcd_client import EtcdClient, RevisionGoneError
 from operation_service.etcd_store import EtcdStore
 from operation_service.etcd_watch import Batch, EtcdWatch
 from operation_service.keys import Keys
+from operation_service.layout import Layout
 from operation_service.listing import DETAILS_AT_ONCE, Listing
 from operation_service.model import Event, Resource, State, View
 from operation_service.scan import Found, OperationsQuery
@@ -86,6 +89,7 @@ class Watching:
         self._store = store
         self._listing = listing
         self._hub = hub
+        self._layout = Layout(etcd, keys)
         self._snapshots = asyncio.Semaphore(_SNAPSHOTS_AT_ONCE)
         self._found = Budget(_FOUND_AT_ONCE, "operations that other watches are told at their beginning")
         self._stopping = asyncio.Event()
@@ -123,8 +127,9 @@ class Watching:
             current: The current revision, from `begin`.
 
         Raises:
-            RevisionCompactedError: The history from start_revision on is not kept any more.
+            RevisionCompactedError: The history from start_revision on is not kept any more, or is of another layout.
             WatchEndedError: The watch cannot go on; it says from where to resume.
+            LayoutError: The layout has become another version's.
             StoreError: etcd cannot answer.
         """
         after = query.start_revision - 1
@@ -199,7 +204,7 @@ class Watching:
         if not self._hub.covers(after):
             async with contextlib.aclosing(self._history(after)) as batches:
                 async for batch in batches:
-                    for occurrence in occurrences(batch, self._keys):
+                    for occurrence in await self._occurrences(batch):
                         if query.is_met_by(occurrence.resource):
                             reading = self._store.view_after(occurrence, Deadline(_READ_SECONDS))
                             if (view := await self._readable(occurrence, reading, after)) is not None:
@@ -215,6 +220,25 @@ class Watching:
                         told_up_to = entry.occurrence.told_up_to(query.is_met_by)
                         yield Told(_event(entry.occurrence, view), view, told_up_to)
                 after = entry.occurrence.told_up_to()
+
+    async def _occurrences(self, batch: Batch) -> list[Occurrence]:
+        try:
+            return occurrences(batch, self._keys)
+        except LayoutError as error:
+            raise await self._was_another_layout(batch.revision - 1) from error
+
+    async def _was_another_layout(self, after: int) -> OperationError:
+        """Return what to tell of a history that was laid out by another version, even if what is there now is not.
+
+        Whoever resumes in there would be told LayoutError for ever, and nothing of what has happened since.
+        """
+        try:
+            laid_out = await self._store.laid_out(Deadline(_READ_SECONDS))
+        except StoreUnavailableError as error:
+            return WatchInterruptedError(f"etcd is not available: {error.why}", after + 1)
+        except LayoutError as error:
+            return error.again()
+        return RevisionCompactedError(laid_out.since + 1, "that history was laid out by another version of the service")
 
     @staticmethod
     async def _readable(occurrence: Occurrence, reading: Awaitable[View], after: int) -> View | None:
@@ -232,6 +256,9 @@ class Watching:
         watch = EtcdWatch(self._etcd, self._keys.watched, after + 1, patience_seconds=_BLIND_SECONDS)
         stopping = asyncio.ensure_future(self._stopping.wait())
         try:
+            # Another layout may have begun before what the watch tells of. What is compacted, the watch finds out.
+            with contextlib.suppress(RevisionGoneError):
+                await self._layout.check(Deadline(_READ_SECONDS), revision=after)
             async with contextlib.aclosing(watch.batches()) as batches:
                 while True:
                     following = asyncio.ensure_future(anext(batches))
@@ -247,6 +274,8 @@ class Watching:
                     batch = following.result()
                     yield batch
                     after = batch.revision
+        except LayoutError as error:
+            raise await self._was_another_layout(after) from error
         except StoreUnavailableError as error:
             raise WatchInterruptedError("etcd cannot be reached", after + 1) from error
         finally:

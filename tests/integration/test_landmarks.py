@@ -32,7 +32,7 @@ EVERYTHING = OperationsQuery("", "", frozenset())
 
 @dataclass
 class Walks:
-    """Of every range read in a transaction, how many keys etcd says that it had."""
+    """Of every range read in a transaction, single keys apart, how many keys etcd says that it had."""
 
     counts: list[int] = field(default_factory=list)
 
@@ -47,7 +47,8 @@ def walks(monkeypatch: pytest.MonkeyPatch) -> Walks:
 
     async def counted(client: EtcdClient, request: TxnRequest, deadline: Deadline) -> TxnResponse:
         answer = await read(client, request, deadline)
-        walks.counts += [part.response_range.count for part in answer.responses]
+        pairs = zip(request.success, answer.responses, strict=True)
+        walks.counts += [part.response_range.count for op, part in pairs if op.request_range.range_end]
         return answer
 
     monkeypatch.setattr(EtcdClient, "read", counted)

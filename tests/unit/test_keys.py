@@ -136,7 +136,8 @@ def test_locks_and_details_lie_in_the_order_of_their_records(
 
 
 @given(resources)
-def test_records_and_locks_are_watched_and_nothing_else(resource: Resource) -> None:
+def test_records_locks_and_the_layout_are_watched_and_nothing_else(resource: Resource) -> None:
+    assert is_in(KEYS.layout, KEYS.watched)
     watched = [key for key in all_of(resource) if is_in(key, KEYS.watched)]
     assert watched == [KEYS.record(resource), KEYS.lock(resource)]
 

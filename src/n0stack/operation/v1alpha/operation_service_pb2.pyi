@@ -181,8 +181,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_ETCD_UNAVAILABLE: _ErrorReason.ValueType  # 12
     """UNAVAILABLE. etcd cannot be reached, has no leader, or refuses the service. Or its keys
-    have a layout that this version of the service does not know, a newer one as a rule: then
-    every change is refused, and a replica of the newer version may take it. Metadata: outcome
+    have a layout that this version of the service does not know, a newer one as a rule: it is
+    neither changed nor read, and a replica of the newer version may answer. Metadata: outcome
     ("unchanged": nothing was changed; "unknown": the change may or may not have been made).
     Send the same call again.
     """
@@ -191,8 +191,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     was changed.
     """
     ERROR_REASON_REVISION_COMPACTED: _ErrorReason.ValueType  # 14
-    """OUT_OF_RANGE. etcd has compacted the history that the caller asks for away. Metadata:
-    compact_revision. Watch again with start_revision 0.
+    """OUT_OF_RANGE. etcd has compacted the history that the caller asks for away, or it was laid
+    out by another version of the service. Metadata: compact_revision. Watch again with
+    start_revision 0.
     """
     ERROR_REASON_REVISION_IN_FUTURE: _ErrorReason.ValueType  # 15
     """OUT_OF_RANGE. start_revision lies in the future. Metadata: current_revision."""
@@ -306,8 +307,8 @@ wait. Nothing was changed; try again.
 """
 ERROR_REASON_ETCD_UNAVAILABLE: ErrorReason.ValueType  # 12
 """UNAVAILABLE. etcd cannot be reached, has no leader, or refuses the service. Or its keys
-have a layout that this version of the service does not know, a newer one as a rule: then
-every change is refused, and a replica of the newer version may take it. Metadata: outcome
+have a layout that this version of the service does not know, a newer one as a rule: it is
+neither changed nor read, and a replica of the newer version may answer. Metadata: outcome
 ("unchanged": nothing was changed; "unknown": the change may or may not have been made).
 Send the same call again.
 """
@@ -316,8 +317,9 @@ ERROR_REASON_ETCD_OUT_OF_SPACE: ErrorReason.ValueType  # 13
 was changed.
 """
 ERROR_REASON_REVISION_COMPACTED: ErrorReason.ValueType  # 14
-"""OUT_OF_RANGE. etcd has compacted the history that the caller asks for away. Metadata:
-compact_revision. Watch again with start_revision 0.
+"""OUT_OF_RANGE. etcd has compacted the history that the caller asks for away, or it was laid
+out by another version of the service. Metadata: compact_revision. Watch again with
+start_revision 0.
 """
 ERROR_REASON_REVISION_IN_FUTURE: ErrorReason.ValueType  # 15
 """OUT_OF_RANGE. start_revision lies in the future. Metadata: current_revision."""
