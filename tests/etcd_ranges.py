@@ -15,12 +15,14 @@ class EtcdRanges:
     """Keys with values, all of one revision.
 
     Attributes:
+        reads_at_once: As the client's.
         entries: The keys and their values.
         counts: Of every range asked for, how many keys it had: what etcd walks over.
         reads: Of every transaction, how many ranges it asked for, single keys apart: the layout's number is one.
     """
 
     def __init__(self, entries: Mapping[bytes, bytes]) -> None:
+        self.reads_at_once = True
         self._keys = sorted(entries)
         self.entries = dict(entries)
         self.counts: list[int] = []

@@ -63,10 +63,11 @@ class Listing:
         scan = self.scan(query, revision=start.revision if start else 0)
         after = Resource(start.after_project, start.after_name) if start else None
         matches: list[Found] = []
+        limit = _SCAN if query.leaves_out else page_size + 1
         stop_scanning = min(_STOP_SCANNING_SECONDS, deadline.remaining() / 4)
         is_cut = False
         try:
-            async for found in scan.run(after, _SCAN if query.leaves_out else page_size + 1, deadline):
+            async for found in scan.run(after, limit, deadline, spare_seconds=stop_scanning):
                 if query.is_met_by(found.resource, found.state):
                     matches.append(found)
                 if len(matches) > page_size:
@@ -80,7 +81,7 @@ class Listing:
             raise PageTokenExpiredError from error
         if len(views) < len(matches):
             after, is_cut = views[-1].resource, True
-        if not is_cut or after is None:
+        if not (is_cut or scan.is_cut) or after is None:
             return views, ""
         return views, page_token.write(OperationsToken(scan.revision, after.project, after.name, str(query)))
 

@@ -1,7 +1,7 @@
-"""Goes over the records of a query, from range to range, all at one revision."""
+"""Goes over the records of a query, several ranges at a time, all at one revision."""
 
 import logging
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from etcd3 import etcdrpc
@@ -14,11 +14,17 @@ from operation_service.etcd_client import EtcdClient
 from operation_service.etcd_store import EtcdStore
 from operation_service.keys import KeyRange, Keys
 from operation_service.model import Record, Resource, Snapshot, State, state_of
+from operation_service.stretches import Ask, Seen, Stretches
 from operation_service.survey import Survey
 
 _log = logging.getLogger(__name__)
 
 _READ_SECONDS = 10.0
+_RANGES_AT_ONCE = 60
+"""Each is a read of records and one of locks, and etcd takes 128 operations in a transaction."""
+
+_Read = tuple[KeyValue, Mapping[bytes, KeyValue]]
+"""A record, and locks among which its own is, if it has one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +63,12 @@ class OperationsQuery:
     def _may_have(self, project: str) -> bool:
         return self.projects is None or project in self.projects
 
-    def ranges(self, keys: Keys) -> list[KeyRange]:
-        """Return the ranges of the records to list, in the order of their keys: what is not asked for is not read."""
+    def ranges(self, keys: Keys) -> Iterator[KeyRange]:
+        """Yield the ranges of the records to list, in the order of their keys: what is not asked for is not read."""
         if self.project or self.projects is None:
-            return [keys.records(self.project, self.name_prefix)]
-        return [keys.records(project, self.name_prefix) for project in self.projects]
+            yield keys.records(self.project, self.name_prefix)
+        else:
+            yield from (keys.records(project, self.name_prefix) for project in self.projects)
 
 
 EVERYTHING = OperationsQuery("", "", frozenset())
@@ -91,6 +98,9 @@ class Scan:
         survey: Knows where reads may end, and is told when that was not so.
         query: Says where; whether what is found meets it is for the caller to see.
         revision: The revision. 0: that of the first read, which is linearizable.
+
+    Attributes:
+        is_cut: Whether `run` has ended before it was through, because its time was nearly over.
     """
 
     def __init__(
@@ -109,62 +119,67 @@ class Scan:
         self._survey = survey
         self._query = query
         self.revision = revision
+        self.is_cut = False
 
     async def run(
-        self, after: Resource | None, limit: int, deadline: Deadline | None = None
+        self, after: Resource | None, limit: int, deadline: Deadline | None = None, *, spare_seconds: float = 0.0
     ) -> AsyncGenerator[Found, None]:
         """Yield what is there, in the order of the keys.
 
         Args:
             after: Begin behind this one. None: with the first.
-            limit: How many to read at once.
+            limit: How many are wanted, and so are read at once.
             deadline: For all of it. None: a generous one for each read.
+            spare_seconds: With less left until the deadline, and something found, nothing more is read: `is_cut`.
 
         Raises:
             RevisionGoneError: The revision is compacted.
             StoreError: etcd cannot answer.
         """
         behind = self._keys.record(after) + b"\0" if after is not None else b""
-        for records in self._query.ranges(self._keys):
-            if behind < records.end:
-                async for found in self._run(KeyRange(max(behind, records.start), records.end), limit, deadline):
-                    yield found
-
-    async def _run(self, records: KeyRange, limit: int, deadline: Deadline | None) -> AsyncGenerator[Found, None]:
-        landmarks, start = self._survey.landmarks, records.start
-        begun, wanted, ranges = start, limit, 0
-        while start < records.end:
-            # Its end is a hint. If what is wanted is not all there, the next range is twice as long, so that a gap of
-            # any length takes few reads.
-            reach = limit << ranges
-            part = KeyRange(start, landmarks.end_for(start, records.end, reach))
-            found_records, locks = await self._read(part, wanted, deadline)
-            ranges += 1
-            self._survey.note(begun, found_records.count, reach, ranges)
-            for kv in found_records.kvs:
+        stretches = Stretches[_Read](
+            (
+                KeyRange(max(behind, keys.start), keys.end)
+                for keys in self._query.ranges(self._keys)
+                if behind < keys.end
+            ),
+            limit,
+        )
+        has_found, landmarks = False, self._survey.landmarks
+        # Where it is one range after the other anyway, what is read ahead in others would only be waited for.
+        while asks := stretches.asks(landmarks.end_for, _RANGES_AT_ONCE if self._etcd.members.reads_at_once else 1):
+            if has_found and deadline is not None and deadline.remaining() < spare_seconds:
+                self.is_cut = True
+                return
+            seen = await self._read(asks, deadline)
+            for ask, each in zip(asks, seen, strict=True):
+                self._survey.note(ask.begun, each.count, ask.reach, ask.reads)
+            for kv, locks in stretches.take(seen):
                 found = self._found(kv, locks)
                 if found is not None:
+                    has_found = True
                     yield found
-            wanted -= len(found_records.kvs)
-            start = found_records.kvs[-1].key + b"\0" if found_records.more else part.end
-            if wanted <= 0:
-                begun, wanted, ranges = start, limit, 0
 
-    async def _read(
-        self, part: KeyRange, limit: int, deadline: Deadline | None
-    ) -> tuple[etcdrpc.RangeResponse, dict[bytes, KeyValue]]:
-        """Read the first records of a range, and the locks of these."""
+    async def _read(self, asks: Sequence[Ask], deadline: Deadline | None) -> list[Seen[_Read]]:
+        """Read the first records of some parts of ranges, and the locks of these."""
         # Each lock has its record, so the first locks reach at least as far as as many records.
-        parts = (part, self._keys.locks_beside(part))
-        asks = [etcd_ops.get_range(keys, limit=limit, revision=self.revision) for keys in parts]
-        response = await self._store.ranges(asks, deadline or Deadline(_READ_SECONDS))
+        reads = [
+            etcd_ops.get_range(keys, limit=ask.limit, revision=self.revision)
+            for ask in asks
+            for keys in (ask.part, self._keys.locks_beside(ask.part))
+        ]
+        response = await self._store.ranges(reads, deadline or Deadline(_READ_SECONDS))
         self.revision = self.revision or response.header.revision
-        records, found_locks = (answer.response_range for answer in response.responses)
-        locks = {kv.key: kv for kv in found_locks.kvs}
-        if found_locks.more and records.kvs:
-            last = self._keys.lock_beside(records.kvs[-1].key)
-            locks |= await self._rest_of_locks(KeyRange(found_locks.kvs[-1].key + b"\0", last + b"\0"), deadline)
-        return records, locks
+        answers = [answer.response_range for answer in response.responses]
+        seen: list[Seen[_Read]] = []
+        for records, found_locks in zip(answers[::2], answers[1::2], strict=True):
+            locks = {kv.key: kv for kv in found_locks.kvs}
+            if found_locks.more and records.kvs:
+                last = self._keys.lock_beside(records.kvs[-1].key)
+                locks |= await self._rest_of_locks(KeyRange(found_locks.kvs[-1].key + b"\0", last + b"\0"), deadline)
+            rest = records.kvs[-1].key + b"\0" if records.more else None
+            seen.append(Seen([(kv, locks) for kv in records.kvs], records.count, rest))
+        return seen
 
     async def _rest_of_locks(self, rest: KeyRange, deadline: Deadline | None) -> dict[bytes, KeyValue]:
         """Read the locks up to the last record read; only locks without records, made by hand, leave any over."""
@@ -173,7 +188,7 @@ class Scan:
         ask = etcdrpc.RangeRequest(key=rest.start, range_end=rest.end, revision=self.revision)
         return {kv.key: kv for kv in (await self._etcd.range(ask, deadline or Deadline(_READ_SECONDS))).kvs}
 
-    def _found(self, kv: KeyValue, locks: dict[bytes, KeyValue]) -> Found | None:
+    def _found(self, kv: KeyValue, locks: Mapping[bytes, KeyValue]) -> Found | None:
         """Read a record; None if it is none: what was spoilt by hand must not hide all the others. Get tells of it."""
         try:
             resource = self._keys.resource_of(kv.key)

@@ -148,7 +148,7 @@ class Watching:
         So whoever hears only a part of it can resume behind the last one it has heard: nothing that it has not heard
         is older. The very last one stands for the whole revision.
         """
-        ranges = query.present.ranges(self._keys)
+        ranges = list(query.present.ranges(self._keys))
         try:
             count = await self._store.count(ranges, revision, Deadline(_READ_SECONDS))
             async with self._found.share(count), contextlib.aclosing(self._told(query, revision)) as present:

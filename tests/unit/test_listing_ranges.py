@@ -6,6 +6,7 @@ from typing import Any, TypeVar, cast
 from unittest.mock import patch
 
 import pytest
+from etcd3.etcdrpc import TxnRequest, TxnResponse
 from etcd_ranges import EtcdRanges
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from unit_support import NOW, UNTIL, FakeClock
 from operation_service import listing as listing_module
 from operation_service.clock import Deadline
 from operation_service.codec import encode
+from operation_service.errors import StoreUnavailableError
 from operation_service.keys import KeyRange, Keys
 from operation_service.landmarks import Landmarks
 from operation_service.listing import Listing
@@ -46,6 +48,7 @@ ALL = [
 ENDS = sorted(
     {KEYS.record(resource) + end for resource in ALL for end in (b"", b"-", b"\xff")} | {b"", b"/p/q", b"\xff"}
 )
+A_THOUSAND = OperationsQuery("", "", frozenset(), tuple(f"p-{number:04}" for number in range(1_000)))
 
 T = TypeVar("T")
 
@@ -62,7 +65,7 @@ queries = st.builds(
     st.sampled_from(["", "n", "na"]),
     st.sampled_from([frozenset[State](), frozenset({State.LOCKED}), frozenset({State.EXPIRED, State.FAILED})]),
     # In the order of their keys.
-    st.sampled_from([None, ("a-b", "a"), ("a", "b"), ("a-b",), ("nobody", "none"), ()]),
+    st.sampled_from([None, ("a-b", "a"), ("a", "b"), ("a-b",), ("nobody", "none"), (), ("0", "a-b", "a", "b")]),
 )
 
 
@@ -182,15 +185,61 @@ async def test_details_that_a_record_tells_are_not_read_and_others_as_many_at_on
 
 @pytest.mark.parametrize("states", [frozenset[State](), frozenset({State.EXPIRED})])
 @pytest.mark.parametrize("page_size", [1, 10, 300])
+@pytest.mark.parametrize("others", [(), tuple(f"b{number:03}" for number in range(300))], ids=["two", "many"])
 async def test_what_is_in_other_projects_is_not_walked_over_and_changes_no_page(
-    states: frozenset[State], page_size: int
+    states: frozenset[State], page_size: int, others: tuple[str, ...]
 ) -> None:
-    query = OperationsQuery("", "n", states, ("b", "d"))
+    query = OperationsQuery("", "n", states, ("b", *others, "d"))
     seen = [*numbered(120, "b"), *numbered(80, "d")]
-    hidden = [each for project in ("a", "b-b", "c", "d.d", "e") for each in numbered(300, project)]
+    hidden = [each for project in ("a", "b-b", "b003-b", "c", "d.d", "e") for each in numbered(300, project)]
     alone, among = etcd_with(seen, []), etcd_with([*seen, *hidden], [])
     pages_alone = await all_pages(listing_of(alone, Landmarks()), query, page_size)
     pages_among = await all_pages(listing_of(among, Landmarks()), query, page_size)
     assert pages_among == pages_alone
     assert (among.reads, among.counts) == (alone.reads, alone.counts)
     assert pages_alone[0] == seen
+
+
+async def test_where_etcd_is_asked_for_one_range_after_the_other_anyway_nothing_is_read_ahead() -> None:
+    there = numbered(3, "p-0500")
+    etcd = etcd_with(there, [])
+    etcd.reads_at_once = False
+    told, _, _ = await all_pages(listing_of(etcd, Landmarks()), A_THOUSAND, 2)
+    assert told == there
+    assert set(etcd.reads) == {2}
+
+
+class Spent(Deadline):
+    """A second is spent by each read, and nothing by anything else."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds)
+        self.left = seconds
+
+    def remaining(self) -> float:
+        return self.left
+
+
+class Slow(EtcdRanges):
+    async def read(self, request: TxnRequest, deadline: Deadline) -> TxnResponse:
+        assert isinstance(deadline, Spent)
+        if deadline.left <= 0:
+            raise StoreUnavailableError("no answer in time")
+        deadline.left -= 1
+        return await super().read(request, deadline)
+
+
+async def test_a_page_whose_time_is_nearly_over_between_two_reads_ends_there_and_goes_on() -> None:
+    there = [Resource(f"p-{number:04}", "n") for number in (3, 4, 900)]
+    listing = listing_of(Slow(etcd_with(there, []).entries), Landmarks())
+    first, token = await listing.operations(A_THOUSAND, 10, "", Spent(8))
+    assert [view.resource for view in first] == there[:2]
+    assert token
+    rest, last = await listing.operations(A_THOUSAND, 10, token, Spent(40))
+    assert ([view.resource for view in rest], last) == (there[2:], "")
+
+
+async def test_a_page_for_which_nothing_was_found_in_time_is_an_error_and_not_empty() -> None:
+    listing = listing_of(Slow(etcd_with([Resource("p-0900", "n")], []).entries), Landmarks())
+    with pytest.raises(StoreUnavailableError):
+        await listing.operations(A_THOUSAND, 10, "", Spent(8))
