@@ -20,7 +20,7 @@ from operation_service.etcd_client import EtcdClient
 from operation_service.landmarks import Landmarks
 from operation_service.server import running
 from operation_service.settings import Settings
-from operation_service.settings_access import Access
+from operation_service.settings_access import CallerAccess
 
 PROJECTS = [f"p-{number:04}" for number in range(1_000)]
 THERE = {
@@ -92,7 +92,7 @@ async def callers(
         binding("token:many", "read", projects=tuple(reversed(PROJECTS))),
         binding("token:one", "read", projects=("p-0500",)),
     )
-    access = Access(policy=policy, jwks=issuer.file, issuer=ISSUER, audience=AUDIENCE)
+    access = CallerAccess(policy=policy, jwks=issuer.file, issuer=ISSUER, audience=AUDIENCE)
     async with (
         running(replace(settings, access=access), [etcd]) as service,
         grpc.aio.insecure_channel(service.settings.listen) as channel,
