@@ -2,6 +2,7 @@
 
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
+from types import SimpleNamespace
 
 from etcd3 import etcdrpc
 from etcd3.etcdrpc.kv_pb2 import KeyValue
@@ -15,14 +16,14 @@ class EtcdRanges:
     """Keys with values, all of one revision.
 
     Attributes:
-        reads_at_once: As the client's.
+        members: What the client tells of its members.
         entries: The keys and their values.
         counts: Of every range asked for, how many keys it had: what etcd walks over.
         reads: Of every transaction, how many ranges it asked for, single keys apart: the layout's number is one.
     """
 
     def __init__(self, entries: Mapping[bytes, bytes]) -> None:
-        self.reads_at_once = True
+        self.members = SimpleNamespace(reads_at_once=True)
         self._keys = sorted(entries)
         self.entries = dict(entries)
         self.counts: list[int] = []

@@ -17,6 +17,7 @@ from watches import read
 
 from operation_service.clock import Deadline
 from operation_service.etcd_client import EtcdClient
+from operation_service.etcd_members import Members
 from operation_service.landmarks import Landmarks
 from operation_service.server import running
 from operation_service.settings import Settings
@@ -56,8 +57,10 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
 
     async def counted(client: EtcdClient, request: TxnRequest, deadline: Deadline) -> TxnResponse:
         answer = await carry_out(client, request, deadline)
-        reads.ranges.append(len(request.success))
-        reads.keys.append(sum(len(part.response_range.kvs) for part in answer.responses))
+        # The layout's number is a single key.
+        ranges = [op.request_range for op in request.success if op.request_range.range_end]
+        reads.ranges.append(len(ranges))
+        reads.keys.append(sum(len(part.response_range.kvs) for part in answer.responses[: len(ranges)]))
         return answer
 
     monkeypatch.setattr(EtcdClient, "read", counted)
@@ -68,7 +71,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
 def at_once(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> bool:
     """Whether the client reads ranges at once. A version that may not be asked so bears it as long as none waits."""
     value: bool = getattr(request, "param", True)
-    monkeypatch.setattr(EtcdClient, "reads_at_once", property(lambda _: value))
+    monkeypatch.setattr(Members, "reads_at_once", property(lambda _: value))
     return value
 
 

@@ -203,7 +203,7 @@ async def test_what_is_in_other_projects_is_not_walked_over_and_changes_no_page(
 async def test_where_etcd_is_asked_for_one_range_after_the_other_anyway_nothing_is_read_ahead() -> None:
     there = numbered(3, "p-0500")
     etcd = etcd_with(there, [])
-    etcd.reads_at_once = False
+    etcd.members.reads_at_once = False
     told, _, _ = await all_pages(listing_of(etcd, Landmarks()), A_THOUSAND, 2)
     assert told == there
     assert set(etcd.reads) == {2}
