@@ -426,13 +426,13 @@ class RevisionCompactedError(StoreError):
     """The history that far back is not there, or of another layout.
 
     Args:
-        compact_revision: Up to where.
+        compact_revision: Up to where, at least.
         why: What became of it.
     """
 
     def __init__(self, compact_revision: int, why: str = "etcd has compacted that history away") -> None:
         super().__init__(
-            f"start_revision lies before revision {compact_revision}, and {why}: watch again with start_revision 0",
+            f"start_revision must be greater than {compact_revision}, since {why}: watch again with start_revision 0",
             metadata={"compact_revision": str(compact_revision)},
         )
         self.compact_revision = compact_revision

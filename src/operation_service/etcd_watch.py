@@ -1,9 +1,9 @@
 """A watch of etcd that goes on by itself when the connection breaks, with no gap and no duplicate."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncGenerator, Iterable
-from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -13,7 +13,7 @@ from etcd3.etcdrpc.kv_pb2 import Event as EtcdEvent
 from operation_service.clock import Deadline
 from operation_service.errors import RevisionCompactedError, StoreUnavailableError
 from operation_service.etcd_client import EtcdClient
-from operation_service.grpc_calls import RpcError
+from operation_service.grpc_calls import RpcError, StreamCall
 from operation_service.grpc_client import Channel
 from operation_service.keys import KeyRange
 
@@ -21,6 +21,8 @@ _log = logging.getLogger(__name__)
 
 _PAUSE_SECONDS = 0.2
 _READ_SECONDS = 2.0
+_TELLING_SECONDS = 1.0
+"""For etcd to say up to where it has compacted, once a watch stands; it looks after such watches ten times a second."""
 _TURNS = 5
 """Of the event loop, until what came with a message of the watch is answered."""
 
@@ -67,7 +69,7 @@ class EtcdWatch:
         while True:
             channel = self._etcd.members.channel
             try:
-                async with aclosing(self._stream(channel)) as stream:
+                async with contextlib.aclosing(self._stream(channel)) as stream:
                     async for response in stream:
                         self._broken_since = None
                         for batch in _by_revision(response.events):
@@ -109,22 +111,33 @@ class EtcdWatch:
                     # and renews it.
                     await self._etcd.is_kept(self._keys.start, 0, Deadline(_READ_SECONDS))
                     return
-                if response.created:
-                    # Only now: before the watch stood, its history could still be compacted away.
-                    await self._make_sure_of_history()
+                # Only now: before the watch stood, its history could still be compacted away.
+                if response.created and not await self._is_history_kept():
+                    raise RevisionCompactedError(await self._compacted_up_to(call))
                 yield response
         finally:
             leaving.cancel()
             call.cancel()
 
-    async def _make_sure_of_history(self) -> None:
+    async def _is_history_kept(self) -> bool:
         """Find out whether what happened at the first revision of the watch is still there.
 
         A watch that starts at the very revision that was compacted is answered without an error, and without the keys
         that were deleted at it (measured on 3.4.23): an expiry would be missed. A read at the revision before it fails.
         """
-        if not await self._etcd.is_kept(self._keys.start, self._next_revision - 1, Deadline(_READ_SECONDS)):
-            raise RevisionCompactedError(self._next_revision)
+        return await self._etcd.is_kept(self._keys.start, self._next_revision - 1, Deadline(_READ_SECONDS))
+
+    async def _compacted_up_to(self, call: StreamCall) -> int:
+        """Return up to which revision etcd has compacted its history.
+
+        It says so before long, unless that is the watch's own first one.
+        """
+        with contextlib.suppress(TimeoutError, RpcError):
+            async with asyncio.timeout(_TELLING_SECONDS):
+                while (data := await call.read()) is not None:
+                    if revision := etcdrpc.WatchResponse.FromString(data).compact_revision:
+                        return int(revision)
+        return self._next_revision
 
 
 def _by_revision(events: Iterable[EtcdEvent]) -> list[Batch]:

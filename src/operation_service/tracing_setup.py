@@ -103,4 +103,5 @@ def tracing_started(worker: str) -> Tracing | None:
     except (UnsupportedError, ImportError) as error:
         _log.warning("calls are not traced: %s", error)
         return None
+    _log.info("calls are traced, sampled by %s", os.environ.get("OTEL_TRACES_SAMPLER") or "none: all of them")
     return Tracing(spans, shutdown)

@@ -238,7 +238,7 @@ class Watching:
             return WatchInterruptedError(f"etcd is not available: {error.why}", after + 1)
         except LayoutError as error:
             return error.again()
-        return RevisionCompactedError(laid_out.since + 1, "that history was laid out by another version of the service")
+        return RevisionCompactedError(laid_out.since, "that history was laid out by another version of the service")
 
     @staticmethod
     async def _readable(occurrence: Occurrence, reading: Awaitable[View], after: int) -> View | None:
