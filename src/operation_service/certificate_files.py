@@ -73,6 +73,8 @@ def judged(found: Mapping[str, bytes], tls: ServerTls, now: datetime) -> Certifi
         authorities = certificates("--tls-client-ca", tls.client_ca, found["--tls-client-ca"])
         if all(authority.not_valid_after_utc < now for authority in authorities):
             raise SettingsError(f"--tls-client-ca {tls.client_ca}: all CAs in it have expired")
+        if not any(map(_may_vouch, authorities)):
+            raise SettingsError(f"--tls-client-ca {tls.client_ca}: what is in it is the certificate of no CA")
         client_ca = pem(authorities)
     private = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -123,6 +125,19 @@ def certificates(flag: str, file: Path, found: bytes) -> list[x509.Certificate]:
     if len(read) != len(_BEGIN.findall(found)):
         raise SettingsError(f"{flag} {file}: the last certificate in it is cut off")
     return read
+
+
+def _may_vouch(certificate: x509.Certificate) -> bool:
+    """Whether a caller can be known by a certificate: that of a CA, or of the very caller, if it is self-signed."""
+    try:
+        constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
+    except x509.ExtensionNotFound:
+        # The first CAs had none.
+        return certificate.version is x509.Version.v1 or certificate.subject == certificate.issuer
+    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+        # What cannot be read here is for gRPC to judge.
+        return True
+    return constraints.ca or certificate.subject == certificate.issuer
 
 
 def _private_key(file: Path, found: bytes) -> rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey:

@@ -66,6 +66,14 @@ def test_what_only_seems_to_be_a_certificate_is_refused(
             kept_context(EtcdAccess(ca=authority.ca_file, cert=own.cert_file, key=own.key_file))
 
 
+def test_of_no_ca_no_caller_can_have_a_certificate(authority: Authority, own: KeyPair, tmp_path: Path) -> None:
+    both = tmp_path / "both"
+    both.write_bytes(own.cert + authority.ca)
+    ServerCertificates(ServerTls(cert=own.cert_file, key=own.key_file, client_ca=both))
+    with pytest.raises(SettingsError, match=f"^--tls-client-ca {own.cert_file}: what is in it is .* of no CA$"):
+        ServerCertificates(ServerTls(cert=own.cert_file, key=own.key_file, client_ca=own.cert_file))
+
+
 def test_what_is_written_between_certificates_does_not_matter(authority: Authority) -> None:
     authority.ca_file.write_bytes("Autorité:\n".encode() + authority.ca + b"\n# another\n" + authority.ca)
     context = kept_context(EtcdAccess(ca=authority.ca_file)).meaning
