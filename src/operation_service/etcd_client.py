@@ -208,11 +208,13 @@ class EtcdClient:
         *,
         is_repeatable: bool = True,
     ) -> Answer:
+        met: tuple[str, Fault | None] | None = None
         while True:
             member = self.members.current
             timeout = min(deadline.remaining(), ATTEMPT_SECONDS)
             if timeout <= 0:
-                raise StoreUnavailableError("no answer in time")
+                why, fault = met or ("no answer in time", None)
+                raise StoreUnavailableError(why, fault=fault)
             try:
                 response = await rpc(member)(request, timeout=timeout)
             except RpcError as error:
@@ -221,13 +223,16 @@ class EtcdClient:
                 try:
                     if not isinstance(failure, StoreUnavailableError) or self._is_final(error):
                         raise failure from error
+                    if met is None or not _is_out_of_time(error):
+                        # The last attempt may have too little time to find out what those before it have.
+                        met = failure.why, failure.fault
                     if timeout >= ATTEMPT_SECONDS or not _is_out_of_time(error):
                         # A caller in a hurry says nothing about the member.
                         self.members.leave(member.channel)
                     if failure.is_outcome_unknown and not is_repeatable:
                         raise failure from error
                     if self._is_given_up() or deadline.remaining() <= _PAUSE_SECONDS:
-                        raise StoreUnavailableError(failure.why, fault=failure.fault) from error
+                        raise StoreUnavailableError(met[0], fault=met[1]) from error
                     await asyncio.sleep(_PAUSE_SECONDS)
                 finally:
                     # It holds this frame: with it there would be a circle, for the garbage collector to find some day.

@@ -108,7 +108,7 @@ async def test_break_lock_tells_in_one_line_what_is_wrong_with_the_way_to_etcd(
     wrong_password = tmp_path / "wrong"
     wrong_password.write_text("wr0ng\n")
     at = guarded.flags.index("--etcd-cert")
-    words = ("break-lock", "project", "virtual_machines/web-1", "--reason", "gone", "--yes", "--timeout", "2")
+    words = ("break-lock", "project", "virtual_machines/web-1", "--reason", "gone", "--yes", "--timeout", "4")
     server = await serve(*guarded.flags)
     async with connected(server.address) as peer:
         await peer.propose(lock_for_seconds=3600)

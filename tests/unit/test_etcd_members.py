@@ -8,7 +8,7 @@ from etcd3 import etcdrpc
 from grpc import StatusCode
 
 from operation_service.clock import Deadline
-from operation_service.errors import StoreUnavailableError
+from operation_service.errors import Fault, StoreUnavailableError
 from operation_service.etcd_client import EtcdClient
 from operation_service.etcd_members import bears_cancelled_reads
 from operation_service.grpc_calls import RpcError
@@ -77,14 +77,33 @@ async def test_a_member_is_left_when_it_fails_and_not_when_a_caller_is_in_a_hurr
 
 
 class Seconds(Deadline):
-    """So many of them, and then none."""
+    """So many of them, one after the other, and then none."""
 
-    def __init__(self, seconds: float) -> None:
-        super().__init__(seconds)
-        self._seconds = [seconds]
+    def __init__(self, *seconds: float) -> None:
+        super().__init__(seconds[0])
+        self._seconds = list(reversed(seconds))
 
     def remaining(self) -> float:
         return self._seconds.pop() if self._seconds else 0.0
+
+
+@pytest.mark.parametrize("seconds", [(2, 1), (2, 1, 0.05)], ids=["no time is left", "too little time is left"])
+async def test_what_attempts_have_met_is_told_though_time_is_over(client: EtcdClient, seconds: tuple[float]) -> None:
+    attempts = 0
+
+    async def fail(request: object, *, timeout: float) -> etcdrpc.RangeResponse:  # noqa: ASYNC109
+        nonlocal attempts
+        attempts += 1
+        if attempts > 1:
+            raise RpcError(StatusCode.DEADLINE_EXCEEDED, f"no answer in time ({timeout}, {request})")
+        raise RpcError(StatusCode.UNAVAILABLE, "[SSL: TLSV13_ALERT_CERTIFICATE_REQUIRED] certificate required")
+
+    for member in client.members.all:
+        member.range = fail
+    with pytest.raises(StoreUnavailableError) as caught:
+        await client.range(etcdrpc.RangeRequest(key=b"x"), Seconds(*seconds))
+    assert caught.value.fault is Fault.CONNECTION
+    assert "certificate" in caught.value.why
 
 
 async def test_who_waits_for_a_member_to_be_left_is_told(client: EtcdClient) -> None:
