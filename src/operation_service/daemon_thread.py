@@ -12,10 +12,17 @@ from typing import TypeVar
 Result = TypeVar("Result")
 
 
+class NoThreadError(Exception):
+    """The system lets this process have no more threads."""
+
+
 async def in_daemon_thread(work: Callable[[], Result]) -> Result:
     """Return what some work in a thread of its own returns, or raise what it raises.
 
     If that never comes back, neither does this. When this is cancelled the work goes on, for nobody.
+
+    Raises:
+        NoThreadError: There is no thread for it.
     """
     answer: Future[Result] = Future()
     # From here on it cannot be cancelled.
@@ -27,5 +34,8 @@ async def in_daemon_thread(work: Callable[[], Result]) -> Result:
         except BaseException as error:  # noqa: BLE001, whatever it was is for who waits
             answer.set_exception(error)
 
-    Thread(target=run, daemon=True, name=__name__).start()
+    try:
+        Thread(target=run, daemon=True, name=__name__).start()
+    except RuntimeError as error:
+        raise NoThreadError(str(error)) from error
     return await asyncio.wrap_future(answer)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from operation_service.daemon_thread import in_daemon_thread
+from operation_service.daemon_thread import NoThreadError, in_daemon_thread
 from operation_service.regular_file import contents
 from operation_service.settings_error import SettingsError
 
@@ -77,7 +77,7 @@ class KeptFiles(Generic[Meaning]):
         for looking in done:
             looking.result()
         if not done:
-            self._tell_of(f"{self._named(self._files)}: it cannot be read in time: its file system does not answer")
+            self._tell_of(f"{self._named(self._files)}: it takes long to read: does its file system answer?")
 
     async def _look(self) -> None:
         try:
@@ -96,6 +96,8 @@ class KeptFiles(Generic[Meaning]):
             self._trouble = self._told = ""
         except SettingsError as error:
             self._tell_of(str(error))
+        except NoThreadError as error:
+            self._tell_of(f"{self._named(self._files)}: it cannot be read: {error}")
 
     async def _understood(self, found: Mapping[str, bytes]) -> Meaning:
         if self._refused is not None and self._refused[0] == found:

@@ -96,7 +96,10 @@ class Spans:
             parent = _parent(context.invocation_metadata())
             # Most calls are not sampled. That a span finds this out only when it begins is the dearest part of it.
             trace_id = next_trace_id() if parent is _NOWHERE else _span_context(parent).trace_id
-            if should_sample(parent, trace_id, name, SpanKind.SERVER).decision is not Decision.RECORD_AND_SAMPLE:
+            if (
+                should_sample(parent, trace_id, name, SpanKind.SERVER, attributes).decision
+                is not Decision.RECORD_AND_SAMPLE
+            ):
                 return await call(requests, context)
             span = tracer.start_span(name, parent, SpanKind.SERVER, attributes)
             token = _current.set(span)

@@ -219,7 +219,7 @@ async def test_a_look_that_hangs_holds_up_nothing_is_told_once_and_is_the_only_o
         assert turns > before
         assert (kept.meaning, looks_under_way()) == (1, 1)
     turning.cancel()
-    silent = f"--number {file}: it cannot be read in time: its file system does not answer"
+    silent = f"--number {file}: it takes long to read: does its file system answer?"
     assert caplog.messages == [f"what was read before stays in use: {silent}"]
     os.write(pipe[1], b"!")
     await kept.look(10)
@@ -265,3 +265,19 @@ async def test_a_process_ends_though_a_look_hangs(file: Path) -> None:
             process.kill()
         out, err = await process.communicate()
     assert (process.returncode, out, err) == (0, b"over\n", b"")
+
+
+async def test_that_no_thread_can_be_started_leaves_in_use_what_is(
+    file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As where a container may have no more of them: calls of etcd that want a token look at its password."""
+    kept = numbers(number=file)
+
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    put(file, "2")
+    assert [await seen(kept) for _ in range(3)] == [(1,)] * 3
+    (told,) = caplog.messages
+    assert told == f"what was read before stays in use: --number {file}: it cannot be read: can't start new thread"
