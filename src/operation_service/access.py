@@ -96,7 +96,10 @@ class Access:
             for place, standing in enumerate(tuple(self._standing)):
                 compared = len(self._lost)
                 if standing in self._standing:
-                    standing.look()
+                    try:
+                        standing.look()
+                    except Exception:  # noqa: BLE001, those behind it have to be looked at, too
+                        _log.exception("it could not be found out whether a watch may go on")
                 if len(self._lost) > compared or place % _WATCHES_AT_ONCE == 0:
                     await asyncio.sleep(0)
 

@@ -192,3 +192,25 @@ async def test_a_watch_that_has_ended_meanwhile_is_not_looked_at(
     # Until they have heard of it.
     assert len(comparing.turns) < 5
     assert sum("refused" in message for message in caplog.messages) == len(comparing.turns)
+
+
+async def test_one_that_cannot_be_looked_at_keeps_no_other_from_ending(
+    policy: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_policy(policy, *each_for_itself(5))
+
+    def look(standing: Standing) -> None:
+        if standing is watches.standing[0]:
+            raise LookupError("of which nobody has thought")
+        look_as_ever(standing)
+
+    async with watched(policy, 5) as watches:
+        look_as_ever = Standing.look
+        monkeypatch.setattr(Standing, "look", look)
+        write_policy(policy, binding("certificate:nobody", "read"))
+
+        async def have_ended() -> bool:
+            return len(watches.ended_with) == 4
+
+        assert await soon(have_ended)
+    assert "it could not be found out whether a watch may go on" in caplog.messages
