@@ -136,7 +136,9 @@ def serve(**given: Any) -> None:  # noqa: ANN401, what click has made of each fl
 
     try:
         event_loop.run(serving)
-    except (DescriptorSetError, EmbeddedEtcdError) as error:
+    except (DescriptorSetError, EmbeddedEtcdError, SettingsError) as error:
+        # What was logged before this is told before it.
+        logging.shutdown()
         raise SettingsError(str(error)) from error
     except ServerEndedError as error:
         logging.shutdown()
