@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import pytest
-from etcd3.etcdrpc import TxnRequest, TxnResponse
 from etcd_hands import EtcdHands
+from range_reads import on_read
 from stores import a_store
 from support import Peer, TestClock, connected
 from waiting import soon
@@ -43,15 +43,8 @@ class Walks:
 
 @pytest.fixture
 def walks(monkeypatch: pytest.MonkeyPatch) -> Walks:
-    walks, read = Walks(), EtcdClient.read
-
-    async def counted(client: EtcdClient, request: TxnRequest, deadline: Deadline) -> TxnResponse:
-        answer = await read(client, request, deadline)
-        pairs = zip(request.success, answer.responses, strict=True)
-        walks.counts += [part.response_range.count for op, part in pairs if op.request_range.range_end]
-        return answer
-
-    monkeypatch.setattr(EtcdClient, "read", counted)
+    walks = Walks()
+    on_read(monkeypatch, lambda ranges: walks.counts.extend(found.count for found in ranges))
     return walks
 
 

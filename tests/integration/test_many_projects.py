@@ -10,13 +10,12 @@ from typing import Any
 import grpc
 import pytest
 from callers import ALL_ROLES, Caller, bearer, binding, write_policy
-from etcd3.etcdrpc import TxnRequest, TxnResponse
+from etcd3.etcdrpc import RangeResponse
 from etcd_hands import EtcdHands
 from issuer import AUDIENCE, ISSUER, Issuer
+from range_reads import on_read
 from watches import read
 
-from operation_service.clock import Deadline
-from operation_service.etcd_client import EtcdClient
 from operation_service.etcd_members import Members
 from operation_service.landmarks import Landmarks
 from operation_service.server import running
@@ -46,6 +45,10 @@ class Reads:
     ranges: list[int] = field(default_factory=list)
     keys: list[int] = field(default_factory=list)
 
+    def note(self, ranges: Sequence[RangeResponse]) -> None:
+        self.ranges.append(len(ranges))
+        self.keys.append(sum(len(found.kvs) for found in ranges))
+
     def taken(self) -> tuple[list[int], list[int]]:
         taken, self.ranges, self.keys = (self.ranges, self.keys), [], []
         return taken
@@ -53,17 +56,8 @@ class Reads:
 
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
-    reads, carry_out = Reads(), EtcdClient.read
-
-    async def counted(client: EtcdClient, request: TxnRequest, deadline: Deadline) -> TxnResponse:
-        answer = await carry_out(client, request, deadline)
-        # The layout's number is a single key.
-        ranges = [op.request_range for op in request.success if op.request_range.range_end]
-        reads.ranges.append(len(ranges))
-        reads.keys.append(sum(len(part.response_range.kvs) for part in answer.responses[: len(ranges)]))
-        return answer
-
-    monkeypatch.setattr(EtcdClient, "read", counted)
+    reads = Reads()
+    on_read(monkeypatch, reads.note)
     return reads
 
 
